@@ -1,0 +1,346 @@
+package pabal
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// Confirming: what comes back through the record queue has arrived at the broker and left it again. Only here does an
+// event become published.
+
+const (
+	proofEvery   = 30 * time.Second
+	ghostAfter   = 30 * time.Second // an absent event is looked for once more
+	rememberFor  = 10 * time.Minute // confirmed ids are read back after a lost connection
+	rememberMax  = 20_000
+	suspectsMax  = 10_000
+	strayLogged  = time.Minute
+	retryFirst   = 200 * time.Millisecond
+	retryMost    = 5 * time.Second
+	receiveBatch = 256 // where the broker has no limit
+)
+
+// finding is what one message of the record queue turned out to be.
+type finding int
+
+const (
+	confirmed finding = iota
+	repeated          // known already, or older than what we keep
+	stray             // not ours, or unreadable
+	suspect           // ours, young and absent: looked for once more
+	ghost             // absent again: it was published and does not exist
+)
+
+func (f finding) String() string {
+	return [...]string{"confirmed", "repeated", "stray", "suspect", "ghost"}[f]
+}
+
+// classify says what a message is whose event the store answered for. again: it was looked for before.
+func classify(answer driver.Confirmation, recordedAt, forgotBefore time.Time, again bool) finding {
+	switch {
+	case answer == driver.Confirmed:
+		return confirmed
+	case answer == driver.Known || recordedAt.Before(forgotBefore):
+		return repeated
+	case again:
+		return ghost
+	default:
+		return suspect
+	}
+}
+
+// sighting is an event that the confirmer keeps in mind.
+type sighting struct {
+	ref   driver.Ref
+	topic string
+	at    world.Mono
+}
+
+type confirmer struct {
+	*house
+	queue    string
+	proofs   map[string]time.Time // lowest sentat that came back, by topic, since the last proof; guarded by mu
+	dirty    []string             // topics in proofs, in order of appearance
+	suspects []sighting
+	recent   []sighting // confirmed lately
+	shaken   bool       // a call of the store failed: confirmed events are read back
+	strayAt  world.Mono
+	strays   int
+}
+
+func newConfirmer(h *house) *confirmer {
+	return &confirmer{
+		house: h, queue: recordQueue(h.source), proofs: map[string]time.Time{}, strayAt: h.w.Now().Add(-strayLogged),
+	}
+}
+
+// run confirms until ctx ends. A message that was received is confirmed and acknowledged, or comes again by itself.
+func (c *confirmer) run(ctx context.Context, w world.World) {
+	if !c.ensureQueue(ctx) {
+		return
+	}
+	w.Go("prover", func(world.World) { c.runProver(ctx) })
+	most := receiveBatch
+	if c.limits.Receive > 0 {
+		most = min(most, c.limits.Receive)
+	}
+	pause := retryFirst
+	for ctx.Err() == nil {
+		deliveries, err := c.broker.Receive(ctx, c.queue, most)
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("record queue cannot be read, trying again", "queue", c.queue, "err", err)
+			_ = c.w.Sleep(ctx, pause)
+			pause = min(2*pause, retryMost)
+			continue
+		}
+		pause = retryFirst
+		if len(deliveries) > 0 {
+			c.confirm(ctx, deliveries)
+		}
+	}
+}
+
+// ensureQueue makes, or looks for, the record queue, so that a source without events has one too.
+func (c *confirmer) ensureQueue(ctx context.Context) bool {
+	return c.ensure(ctx, driver.Topology{Queues: []driver.QueueSpec{{Name: c.queue}}})
+}
+
+// ensure checks topology until it is there; false when ctx ended before.
+func (h *house) ensure(ctx context.Context, t driver.Topology) bool {
+	for pause := retryFirst; ctx.Err() == nil; pause = min(2*pause, 30*time.Second) {
+		call, cancel := h.w.Deadline(ctx, openTime)
+		err := h.broker.Check(call, t, !h.o.FixedTopology)
+		cancel()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() == nil {
+			h.log.Error("broker is not ready, trying again", "err", err)
+		}
+		_ = h.w.Sleep(ctx, pause)
+	}
+	return false
+}
+
+// confirm settles one batch. While the store is away it waits, keeps the messages ours, and receives no more.
+func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
+	var ours []*envelope
+	strays := 0
+	for i := range deliveries {
+		e, err := decode(deliveries[i].Body)
+		if err != nil || e.foreign || e.Source != c.source {
+			strays++
+			c.stray(e, err)
+			continue
+		}
+		ours = append(ours, e)
+	}
+	if len(ours) > 0 && !c.settle(ctx, ours, deliveries) {
+		return
+	}
+	c.count(stray, "", strays)
+	c.acknowledge(ctx, deliveries)
+}
+
+// settle confirms events until the store has answered; false when ctx ended before.
+func (c *confirmer) settle(ctx context.Context, ours []*envelope, deliveries []driver.Delivery) bool {
+	refs := make([]driver.Ref, len(ours))
+	for i, e := range ours {
+		refs[i] = e.Ref()
+	}
+	held := c.w.Now()
+	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
+		call, cancel := c.w.Deadline(context.WithoutCancel(ctx), c.o.Lease)
+		answers, err := c.store.Confirm(call, refs)
+		cancel()
+		if err == nil {
+			c.sort(ours, answers)
+			return true
+		}
+		c.mu.Lock()
+		c.shaken = true
+		c.mu.Unlock()
+		if ctx.Err() != nil {
+			return false
+		}
+		c.log.Warn("confirmations cannot be written, trying again", "events", len(ours), "err", err)
+		if c.limits.Hold > 0 && c.w.Now().Sub(held) > c.limits.Hold/3 {
+			_, _ = c.broker.Extend(ctx, c.queue, deliveries, c.limits.Hold) // lost ones come again, which is harmless
+			held = c.w.Now()
+		}
+		_ = c.w.Sleep(ctx, pause)
+	}
+}
+
+// sort takes in what the store answered.
+func (c *confirmer) sort(ours []*envelope, answers []driver.Confirmation) {
+	now := c.w.Now()
+	var counts [ghost + 1]int
+	c.mu.Lock()
+	for i, e := range ours {
+		f := classify(answers[i], e.RecordedAt, time.Time{}, false)
+		counts[f]++
+		seen := sighting{e.Ref(), e.Topic, now}
+		switch f {
+		case confirmed:
+			c.recent = append(c.recent, seen)
+		case suspect:
+			if len(c.suspects) < suspectsMax {
+				c.suspects = append(c.suspects, seen)
+			}
+			continue
+		}
+		lowest, known := c.proofs[e.Topic]
+		if !known {
+			c.dirty = append(c.dirty, e.Topic)
+		}
+		if !known || e.SentAt.Before(lowest) {
+			c.proofs[e.Topic] = e.SentAt
+		}
+	}
+	if over := len(c.recent) - rememberMax; over > 0 {
+		c.recent = c.recent[over:]
+	}
+	c.mu.Unlock()
+	for f, n := range counts {
+		c.count(finding(f), ours[0].Topic, n)
+	}
+}
+
+func (c *confirmer) count(f finding, topic string, n int) {
+	if n > 0 {
+		c.o.Observer.Count(Count{Step: "confirm", Result: f.String(), Topic: topic, N: n})
+	}
+}
+
+func (c *confirmer) acknowledge(ctx context.Context, deliveries []driver.Delivery) {
+	call, cancel := c.w.Deadline(context.WithoutCancel(ctx), c.o.PublishTimeout)
+	defer cancel()
+	if err := c.broker.Ack(call, c.queue, deliveries); err != nil {
+		c.log.Debug("confirmed messages will come again", "queue", c.queue, "err", err)
+	}
+}
+
+func (c *confirmer) stray(e *envelope, err error) {
+	c.strays++
+	now := c.w.Now()
+	if now.Sub(c.strayAt) < strayLogged {
+		return
+	}
+	c.strayAt = now
+	source := ""
+	if e != nil {
+		source = e.Source
+	}
+	c.log.Warn("record queue holds messages that are not ours", "queue", c.queue, "strays", c.strays,
+		"foreign_source", source, "err", err)
+}
+
+// runProver does, every 30 s, what is not urgent: it proves topics, and looks again for what was absent.
+func (c *confirmer) runProver(ctx context.Context) {
+	for c.w.Sleep(ctx, proofEvery) == nil {
+		call, cancel := c.w.Deadline(ctx, c.o.Lease)
+		c.prove(call)
+		c.lookAgain(call)
+		c.readBack(call)
+		cancel()
+	}
+}
+
+// prove raises proven_at to the lowest sentat that came back since the last time: a backlog still draining proves nothing
+// newer than itself.
+func (c *confirmer) prove(ctx context.Context) {
+	c.mu.Lock()
+	dirty, proofs := c.dirty, c.proofs
+	c.dirty, c.proofs = nil, map[string]time.Time{}
+	c.mu.Unlock()
+	for _, name := range dirty {
+		proof := driver.Proof{Topic: name, SentAt: proofs[name]}
+		if _, err := c.store.Tend(ctx, driver.Chore{Prove: &proof}); err != nil {
+			c.log.Warn("topic cannot be proven now", "topic", name, "err", err)
+		}
+	}
+}
+
+// lookAgain asks once more for events that were absent 30 s ago. What is still absent is a ghost: somebody has it, and
+// it does not exist.
+func (c *confirmer) lookAgain(ctx context.Context) {
+	now := c.w.Now()
+	c.mu.Lock()
+	n := 0
+	for n < len(c.suspects) && n < receiveBatch && now.Sub(c.suspects[n].at) >= ghostAfter {
+		n++
+	}
+	batch := c.suspects[:n:n]
+	c.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	answers, err := c.store.Confirm(ctx, refsOf(batch))
+	if err != nil {
+		return // next time
+	}
+	clock, err := c.store.Read(ctx, driver.Query{})
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	c.suspects = c.suspects[n:]
+	c.mu.Unlock()
+	for i, s := range batch {
+		f := classify(answers[i], s.ref.RecordedAt, clock.Now.Add(-c.o.Retention), true)
+		c.count(f, s.topic, 1)
+		if f == ghost {
+			c.alarm(s.ref.ID, s.topic, "came back from the broker and is not in the store")
+		}
+	}
+}
+
+// readBack looks, after a lost connection, whether what was confirmed lately is still there.
+func (c *confirmer) readBack(ctx context.Context) {
+	now := c.w.Now()
+	c.mu.Lock()
+	old := 0
+	for old < len(c.recent) && now.Sub(c.recent[old].at) > rememberFor {
+		old++
+	}
+	c.recent = c.recent[old:]
+	shaken, recent := c.shaken, c.recent
+	c.mu.Unlock()
+	if !shaken {
+		return
+	}
+	for start := 0; start < len(recent); start += receiveBatch {
+		batch := recent[start:min(start+receiveBatch, len(recent))]
+		answers, err := c.store.Confirm(ctx, refsOf(batch))
+		if err != nil {
+			return
+		}
+		for i, s := range batch {
+			if answers[i] == driver.Absent {
+				c.count(ghost, s.topic, 1)
+				c.alarm(s.ref.ID, s.topic, "was confirmed and is gone: the database lost commits (see `pabal restored`)")
+			}
+		}
+	}
+	c.mu.Lock()
+	c.shaken = false
+	c.mu.Unlock()
+}
+
+func (c *confirmer) alarm(id uuid.UUID, topic, what string) {
+	c.log.Error("ghost event", "event_id", id, "topic", topic, "err", what)
+}
+
+func refsOf(sightings []sighting) []driver.Ref {
+	refs := make([]driver.Ref, len(sightings))
+	for i := range sightings {
+		refs[i] = sightings[i].ref
+	}
+	return refs
+}

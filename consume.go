@@ -1,0 +1,382 @@
+package pabal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// Consuming: receive, spread over lanes by key, handle (inbox.go), acknowledge.
+
+// ConsumerOptions of [Client.Consumer]. Nil and zero values are the good defaults.
+type ConsumerOptions struct {
+	// Concurrency is how many transactions run at a time; events of a key never do. On a database with one writer it is
+	// best 1. 1 to 256, default 8.
+	Concurrency int
+	// Timeout bounds a call of a handler; its context ends then. 100 ms to 1 h, default 30 s.
+	Timeout time.Duration
+	// Tries is how often a handler is tried before its event is parked. 1 to 100, default 10.
+	Tries int
+	// Batch is the most events in a call of a batch handler. 1 to 1,000, default 100.
+	Batch int
+	// PassParked lets the later events of a key be handled although one of them is parked; by default they wait for an
+	// operator.
+	PassParked bool
+}
+
+// Consumer is one service's reader of events: a queue of its name at the broker, and an inbox of its name in the database.
+// All processes of a consumer share both.
+type Consumer[X any] struct {
+	house    *house
+	inbox    driver.Inbox[X]
+	name     string
+	o        ConsumerOptions
+	handlers map[string]*handler[X]
+	topics   []driver.TopicSpec
+	err      error
+
+	// guarded by house.mu
+	lanes    []*consumerLane
+	inflight []*arrival // received and not acknowledged, in order of arrival
+	waiting  int        // arrivals in lanes, running ones included
+	acks     []driver.Delivery
+	joined   map[string]time.Time
+	hung     []error
+	ended    bool // no lane runs any more
+	acker    world.Signal
+	roomy    world.Signal
+	due      world.Signal
+}
+
+type consumerLane struct {
+	queue []*arrival
+	wake  world.Signal
+}
+
+// Consumer makes a consumer of this client's database. The name is its queue's at the broker and must be unique there: 1
+// to 64 letters, digits, '-' and '_'. What is wrong with it is reported by [Client.Run].
+func (c *Client[X]) Consumer(name string, options *ConsumerOptions) *Consumer[X] {
+	o := ConsumerOptions{}
+	if options != nil {
+		o = *options
+	}
+	orDefault(&o.Concurrency, 8)
+	orDefault(&o.Timeout, 30*time.Second)
+	orDefault(&o.Tries, 10)
+	orDefault(&o.Batch, 100)
+	h := c.house
+	consumer := &Consumer[X]{
+		house: h, inbox: c.store.Inbox(), name: name, o: o, handlers: map[string]*handler[X]{}, joined: map[string]time.Time{},
+		acker: h.w.NewSignal(), roomy: h.w.NewSignal(), due: h.w.NewSignal(),
+		err: errors.Join(
+			checkName("consumer", name),
+			between("Concurrency of consumer "+name, o.Concurrency, 1, 256),
+			between("Timeout of consumer "+name, o.Timeout, 100*time.Millisecond, time.Hour),
+			between("Tries of consumer "+name, o.Tries, 1, 100),
+			between("Batch of consumer "+name, o.Batch, 1, batchMax),
+		),
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, other := range c.consumers {
+		if other.name == name {
+			consumer.err = errors.Join(consumer.err, fmt.Errorf("consumer %s is made twice", name))
+		}
+	}
+	if c.running {
+		consumer.err = errors.Join(consumer.err, fmt.Errorf("consumer %s is made after Run", name))
+	}
+	c.consumers = append(c.consumers, consumer)
+	return consumer
+}
+
+func (c *Consumer[X]) register(err error, topic string, ordered bool, h *handler[X]) {
+	if c.handlers[h.name] != nil {
+		err = errors.Join(err, fmt.Errorf("type %s has two handlers", h.name))
+	}
+	if err != nil {
+		c.err = errors.Join(c.err, fmt.Errorf("consumer %s: %w", c.name, err))
+		return
+	}
+	c.handlers[h.name] = h
+	for i := range c.topics {
+		if c.topics[i].Name == topic {
+			c.topics[i].Ordered = c.topics[i].Ordered || ordered
+			return
+		}
+	}
+	c.topics = append(c.topics, driver.TopicSpec{Name: topic, Ordered: ordered})
+}
+
+func (c *Consumer[X]) check() error {
+	if c.err == nil && len(c.handlers) == 0 {
+		return fmt.Errorf("consumer %s has no handler", c.name)
+	}
+	return c.err
+}
+
+// runLease is how long a row that is handled from the inbox is left alone by other sweeps.
+func (c *Consumer[X]) runLease() time.Duration { return c.o.Timeout + 2*handlerGrace }
+
+// bound is how many arrivals wait in memory at most.
+func (c *Consumer[X]) bound() int {
+	n := max(2*c.o.Concurrency*c.o.Batch, receiveBatch)
+	if c.house.limits.InFlight > 0 {
+		n = min(n, c.house.limits.InFlight)
+	}
+	return n
+}
+
+// run consumes until ctx ends, and returns when the handlers that were running have ended; patience cancels them.
+func (c *Consumer[X]) run(ctx, patience context.Context, w world.World) {
+	t := driver.Topology{Topics: c.topics, Queues: []driver.QueueSpec{{Name: c.name}}}
+	for _, topic := range c.topics {
+		t.Queues[0].Topics = append(t.Queues[0].Topics, topic.Name)
+	}
+	if !c.house.ensure(ctx, t) {
+		return
+	}
+	for range c.o.Concurrency {
+		c.lanes = append(c.lanes, &consumerLane{wake: w.NewSignal()})
+	}
+	done := w.NewSignal()
+	w.Go("acker", func(world.World) { c.runAcker(patience) })
+	beating, rest := context.WithCancel(patience)
+	if c.house.limits.Hold > 0 {
+		w.Go("heartbeat", func(world.World) { c.runHeartbeat(beating) })
+	}
+	w.Go("lanes", func(w world.World) {
+		for _, l := range c.lanes {
+			w.Go("lane", func(w world.World) { c.runLane(ctx, patience, w, l) })
+		}
+		_ = w.Join(context.WithoutCancel(patience)) // lanes end soon after ctx, or patience, has ended
+		done.Set()
+	})
+	w.Go("inbox-sweep", func(world.World) { c.runSweep(ctx) })
+	c.runReceiver(ctx)
+	for _, l := range c.lanes {
+		l.wake.Set()
+	}
+	done.Wait(context.WithoutCancel(patience), -1)
+	rest()
+	c.house.mu.Lock()
+	c.ended = true
+	c.house.mu.Unlock()
+	c.acker.Set()
+}
+
+func (c *Consumer[X]) runReceiver(ctx context.Context) {
+	h := c.house
+	most := receiveBatch
+	if h.limits.Receive > 0 {
+		most = min(most, h.limits.Receive)
+	}
+	pause := retryFirst
+	for ctx.Err() == nil {
+		h.mu.Lock()
+		room := min(most, c.bound()-len(c.inflight))
+		h.mu.Unlock()
+		if room < most/4+1 {
+			c.roomy.Wait(ctx, time.Second)
+			continue
+		}
+		deliveries, err := h.broker.Receive(ctx, c.name, room)
+		if err != nil && ctx.Err() == nil {
+			h.log.Warn("queue cannot be read, trying again", "consumer", c.name, "err", err)
+			_ = h.w.Sleep(ctx, pause)
+			pause = min(2*pause, retryMost)
+			continue
+		}
+		pause = retryFirst
+		c.accept(deliveries)
+	}
+}
+
+// accept spreads what was received over the lanes.
+func (c *Consumer[X]) accept(deliveries []driver.Delivery) {
+	now := c.house.w.Wall() // stands in for the times of foreign messages only
+	arrivals := make([]*arrival, len(deliveries))
+	for i := range deliveries {
+		arrivals[i] = arrive(&deliveries[i], now)
+	}
+	c.house.mu.Lock()
+	defer c.house.mu.Unlock()
+	c.inflight = append(c.inflight, arrivals...)
+	for _, a := range arrivals {
+		c.enqueue(a)
+	}
+}
+
+// enqueue gives an arrival to the lane of its key. The caller holds mu.
+func (c *Consumer[X]) enqueue(a *arrival) {
+	n := spread(a.row.Source, a.row.Topic, a.row.Key)
+	if a.row.Position == 0 {
+		n = spread(string(a.row.ID[:]))
+	}
+	l := c.lanes[n%uint64(len(c.lanes))]
+	l.queue = append(l.queue, a)
+	c.waiting++
+	l.wake.Set()
+}
+
+func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *consumerLane) {
+	for {
+		group, stop := c.take(ctx, l)
+		switch {
+		case stop:
+			return
+		case len(group) > 0:
+			c.process(ctx, patience, w, group)
+		default:
+			l.wake.Wait(ctx, -1)
+		}
+	}
+}
+
+// take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. When ctx has
+// ended, what was not started is given back.
+func (c *Consumer[X]) take(ctx context.Context, l *consumerLane) (group []*arrival, stop bool) {
+	c.house.mu.Lock()
+	defer c.house.mu.Unlock()
+	if ctx.Err() != nil {
+		c.waiting -= len(l.queue)
+		l.queue = nil
+		return nil, true
+	}
+	for len(l.queue) > 0 && len(group) < c.o.Batch {
+		a := l.queue[0]
+		if len(group) > 0 && (!c.batches(a) || !c.batches(group[0]) || c.handlers[a.row.Type] != c.handlers[group[0].row.Type]) {
+			break
+		}
+		l.queue[0] = nil
+		l.queue = l.queue[1:]
+		if a.over {
+			c.waiting--
+			continue
+		}
+		group = append(group, a)
+	}
+	return group, false
+}
+
+// batches reports whether an arrival may share its transaction with others.
+func (c *Consumer[X]) batches(a *arrival) bool {
+	if a.delivery == nil || a.delivery.Attempt > 1 || a.event == nil {
+		return false
+	}
+	h := c.handlers[a.row.Type]
+	return h == nil || h.batch
+}
+
+// process handles a group until its outcome is in the database, waiting while that is away; or until ctx ends.
+func (c *Consumer[X]) process(ctx, patience context.Context, w world.World, group []*arrival) {
+	n := len(group)
+	for pause := retryFirst; len(group) > 0; pause = min(2*pause, retryMost) {
+		work, cancel := context.WithCancel(patience)
+		c.house.mu.Lock()
+		for _, a := range group {
+			a.cancel = cancel
+		}
+		c.house.mu.Unlock()
+		err := c.try(work, w, group)
+		lost := work.Err() != nil
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		if group = c.ours(group); lost || len(group) == 0 {
+			continue // the others go on by themselves
+		}
+		c.house.log.Warn("database is away, trying again", "consumer", c.name, "events", len(group), "err", err)
+		_ = w.Sleep(ctx, pause)
+	}
+	c.house.mu.Lock()
+	c.waiting -= n
+	c.house.mu.Unlock()
+	c.roomy.Set()
+}
+
+func (c *Consumer[X]) try(ctx context.Context, w world.World, group []*arrival) error {
+	if err := c.join(ctx, group); err != nil {
+		return err
+	}
+	if group[0].started > 0 {
+		return c.resume(ctx, w, group[0])
+	}
+	return c.receive(ctx, w, group)
+}
+
+// ours returns the arrivals that are not over.
+func (c *Consumer[X]) ours(group []*arrival) (ours []*arrival) {
+	c.house.mu.Lock()
+	defer c.house.mu.Unlock()
+	for _, a := range group {
+		if !a.over {
+			ours = append(ours, a)
+		}
+	}
+	return ours
+}
+
+// join notes, before anything is placed, that a source's topic is seen for the first time, or from earlier on.
+func (c *Consumer[X]) join(ctx context.Context, group []*arrival) error {
+	for _, a := range group {
+		if a.row.Position == 0 || a.delivery == nil {
+			continue
+		}
+		name := a.row.Source + "/" + a.row.Topic
+		c.house.mu.Lock()
+		joined, known := c.joined[name]
+		c.house.mu.Unlock()
+		if known && !a.row.SentAt.Before(joined) {
+			continue
+		}
+		chore := driver.InboxChore{Consumer: c.name, Join: &driver.Join{
+			Source: a.row.Source, Topic: a.row.Topic, SentAt: a.row.SentAt,
+		}}
+		if _, err := c.inbox.Tend(ctx, chore); err != nil {
+			return fmt.Errorf("join %s: %w", name, err)
+		}
+		c.house.mu.Lock()
+		c.joined[name] = a.row.SentAt
+		c.house.mu.Unlock()
+	}
+	return nil
+}
+
+// committed takes note of a transaction's outcome and acknowledges.
+func (c *Consumer[X]) committed(group []*arrival, r result) {
+	for _, t := range r.tally {
+		c.house.o.Observer.Count(Count{Step: "consume", Result: t.result, Topic: t.topic, Consumer: c.name, N: t.n})
+		if t.result == "parked" {
+			c.house.log.Error("event parked", "consumer", c.name, "event_id", group[0].row.ID, "topic", t.topic)
+		}
+	}
+	c.done(group)
+	if r.wake {
+		c.due.Set()
+	}
+}
+
+// done hands deliveries to the acker.
+func (c *Consumer[X]) done(group []*arrival) {
+	c.house.mu.Lock()
+	for _, a := range group {
+		if a.delivery != nil && !a.over {
+			a.over = true
+			c.acks = append(c.acks, *a.delivery)
+		}
+	}
+	c.house.mu.Unlock()
+	c.acker.Set()
+}
+
+func (c *Consumer[X]) hang(err error) {
+	c.house.mu.Lock()
+	c.hung = append(c.hung, fmt.Errorf("consumer %s: %w", c.name, err))
+	c.house.mu.Unlock()
+}

@@ -1,0 +1,379 @@
+package pabal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// The one transaction around a handler, and what follows when it fails.
+
+const conflictTries = 3
+
+var noJob = uuid.Nil
+
+// result is what became of a transaction.
+type result struct {
+	tally  []tally
+	wake   bool  // the inbox holds something that is due
+	resume bool  // the event is kept as started, and to be handled from the inbox
+	err    error // the database's: nothing is known, try again
+	failed error // the handler's: rolled back
+	alone  bool  // the handler had failed with that one event only
+}
+
+// receive handles messages that came from the broker: one transaction for all, and if that fails, one for each.
+func (c *Consumer[X]) receive(ctx context.Context, w world.World, group []*arrival) error {
+	r := c.transact(ctx, w, group, successorsMax)
+	if r.failed != nil && !r.alone && len(group) == 1 {
+		r = c.transact(ctx, w, group, 0)
+	}
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.failed != nil && ctx.Err() != nil:
+		return ctx.Err() // shutting down, or no longer ours: no failure of the handler
+	case r.failed != nil && len(group) > 1:
+		for i := range group {
+			if err := c.receive(ctx, w, group[i:i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	case r.failed != nil:
+		return c.keep(ctx, group[0], r.failed)
+	case r.resume:
+		group[0].started = 1
+		c.done(group)
+		return c.resume(ctx, w, group[0])
+	}
+	c.committed(group, r)
+	return nil
+}
+
+// resume handles a held row of the inbox.
+func (c *Consumer[X]) resume(ctx context.Context, w world.World, a *arrival) error {
+	most := successorsMax
+	if a.started >= startedAlone {
+		most = 0
+	}
+	r := c.transact(ctx, w, []*arrival{a}, most)
+	if r.failed != nil && !r.alone {
+		r = c.transact(ctx, w, []*arrival{a}, 0)
+	}
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.failed != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case r.failed != nil:
+		return c.keep(ctx, a, r.failed)
+	}
+	c.committed([]*arrival{a}, r)
+	return nil
+}
+
+// transact runs one transaction, again at once after a serialization failure or a deadlock.
+func (c *Consumer[X]) transact(ctx context.Context, w world.World, group []*arrival, most int) (r result) {
+	for range conflictTries {
+		if r = c.attempt(ctx, w, group, most); r.failed == nil || !c.inbox.Conflict(r.failed) {
+			if r.err == nil || !c.inbox.Conflict(r.err) {
+				return r
+			}
+		}
+	}
+	return r
+}
+
+func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arrival, most int) (r result) {
+	tx, err := c.inbox.Begin(ctx)
+	if err != nil {
+		return result{err: fmt.Errorf("begin: %w", err)}
+	}
+	how := driver.Rollback
+	defer func() {
+		if how != driver.Commit {
+			c.finishTx(ctx, tx, how)
+		}
+	}()
+	work := make([]arrival, len(group)) // of this attempt: another one begins with what was received
+	rows := make([]driver.Row, len(group))
+	for i, a := range group {
+		work[i] = *a
+		rows[i] = a.row
+		rows[i].State, rows[i].Body = driver.Done, nil
+	}
+	keys := keysOf(rows)
+	loaded, err := c.inbox.Load(ctx, tx, driver.Load{Consumer: c.name, Arrivals: rows, Keys: keys, Waiting: successorsMax + 1})
+	if err != nil {
+		return result{err: fmt.Errorf("load: %w", err)}
+	}
+	p := newPlanner(c, keys, &loaded)
+	for i := range work {
+		if a := &work[i]; a.started == 0 {
+			p.arrive(a, loaded.Known[i])
+		} else if !p.resume(a, loaded.Known[i]) {
+			return result{} // somebody else had it meanwhile
+		}
+	}
+	p.follow(most)
+	resume := group[0].started == 0 && work[0].started > 0
+	chunks := p.finished()
+	for i := range chunks {
+		ch := &chunks[i]
+		if len(ch.save.Rows)+len(ch.save.Cursors) > 0 {
+			if err := c.inbox.Save(ctx, tx, ch.save); err != nil {
+				return result{err: fmt.Errorf("save: %w", err)}
+			}
+		}
+		if ch.handler == nil {
+			continue
+		}
+		if err := c.call(ctx, w, ch.handler, tx, ch.arrivals); err != nil {
+			if errors.Is(err, errHung) {
+				how = driver.Abandon
+				c.hang(err)
+			}
+			return result{failed: err, alone: len(ch.arrivals) == 1 && ch.arrivals[0].row.ID == group[0].row.ID}
+		}
+	}
+	if err := c.finishTx(ctx, tx, driver.Commit); err != nil {
+		if errors.Is(err, driver.ErrNoTransaction) {
+			return result{failed: errors.New("handler rolled back its transaction"), alone: len(chunks) == 1 && len(group) == 1}
+		}
+		return result{err: fmt.Errorf("commit: %w", err)}
+	}
+	how = driver.Commit
+	return result{tally: p.tally, wake: p.wake, resume: resume}
+}
+
+// finishTx ends a transaction whatever has happened to its context.
+func (c *Consumer[X]) finishTx(ctx context.Context, tx X, how driver.Ending) error {
+	call, cancel := c.house.w.Deadline(context.WithoutCancel(ctx), c.house.o.Lease)
+	defer cancel()
+	return c.inbox.End(call, tx, how)
+}
+
+func keysOf(rows []driver.Row) []driver.CursorKey {
+	var keys []driver.CursorKey
+next:
+	for i := range rows {
+		if rows[i].Position == 0 {
+			continue
+		}
+		for _, key := range keys {
+			if key == rows[i].CursorKey {
+				continue next
+			}
+		}
+		keys = append(keys, rows[i].CursorKey)
+	}
+	return keys
+}
+
+// resume places a row that waits in the inbox; false if it is no longer there as it was when it was taken.
+func (p *planner[X]) resume(a *arrival, known *driver.Row) bool {
+	if known == nil || known.State != driver.Held || known.Started != a.started {
+		return false
+	}
+	a.row = *known
+	row := &a.row
+	k := p.state(row.CursorKey)
+	switch {
+	case a.event == nil && row.Reason != reasonSkip:
+		p.park(row, reasonUnread)
+	case k == nil, row.Reason == reasonRetry, row.Reason == reasonSkip:
+		if row.Type == "" && a.event != nil { // unreadable before, and read by a newer version
+			row.Type = a.event.Type
+		}
+		p.step(a, k)
+	case !k.cursor.Begun && row.Reason == reasonJoining:
+		p.begin(k, row)
+	default:
+		placed, wait := place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+		p.put(a, k, placed, wait)
+		k.moved = true // look at the key again, whatever moved its cursor
+	}
+	return true
+}
+
+// begin begins a key at the lowest row that waits.
+func (p *planner[X]) begin(k *keyState, row *driver.Row) {
+	lowest := row
+	if next := k.next(); next != nil {
+		lowest = next
+	}
+	k.beginBefore(lowest)
+	p.first.Cursors = putCursor(p.first.Cursors, k.cursor)
+	waits := *row
+	waits.Reason, waits.NextAt, waits.Started = reasonWaiting, time.Time{}, 0
+	p.first.Rows = putRow(p.first.Rows, waits)
+	due := *lowest
+	due.Reason, due.Started = reasonWaiting, 0
+	p.dueNow(due)
+	p.note("joined", row.Topic)
+}
+
+// keep writes down, in a transaction of its own, that a handler failed: the event waits for its next try, or is parked.
+func (c *Consumer[X]) keep(ctx context.Context, a *arrival, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	call, cancel := c.house.w.Deadline(ctx, c.house.o.Lease)
+	defer cancel()
+	tx, err := c.inbox.Begin(call)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	kept, row, err := c.keepIn(call, tx, a, cause)
+	if err != nil || !kept {
+		_ = c.finishTx(ctx, tx, driver.Rollback)
+		if err == nil {
+			c.committed([]*arrival{a}, result{})
+		}
+		return err
+	}
+	if err := c.finishTx(ctx, tx, driver.Commit); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	parked := row.State == driver.Parked
+	r := result{tally: []tally{{result: "failed", topic: row.Topic, n: 1}}, wake: parked && c.o.PassParked}
+	if parked {
+		r.tally = append(r.tally, tally{result: "parked", topic: row.Topic, n: 1})
+	}
+	c.committed([]*arrival{a}, r)
+	level := c.house.log.Warn
+	if parked {
+		level = c.house.log.Error
+	}
+	level("handler failed", "consumer", c.name, "event_id", row.ID, "topic", row.Topic, "key", row.Key,
+		"attempt", row.Failures, "parked", parked, "err", cause)
+	return nil
+}
+
+// keepIn does keep's work; false if somebody else has the event.
+func (c *Consumer[X]) keepIn(ctx context.Context, tx X, a *arrival, cause error) (bool, *driver.Row, error) {
+	fresh := a.row
+	fresh.State, fresh.Body = driver.Done, nil
+	rows := []driver.Row{fresh}
+	keys := keysOf(rows)
+	loaded, err := c.inbox.Load(ctx, tx, driver.Load{Consumer: c.name, Arrivals: rows, Keys: keys, Waiting: successorsMax + 1})
+	if err != nil {
+		return false, nil, fmt.Errorf("load: %w", err)
+	}
+	row := a.row
+	if known := loaded.Known[0]; known != nil {
+		if known.State != driver.Held || known.Started != a.started {
+			return false, nil, nil
+		}
+		row = *known
+	} else if a.started > 0 {
+		return false, nil, nil
+	}
+	p := newPlanner(c, keys, &loaded)
+	row.Started, row.LastError = 0, reason(reasonFailed, cause)
+	row.Failures++
+	row.State, row.NextAt = driver.Held, loaded.Now.Add(retryAfter(row.Failures, c.house.w.Rand()))
+	if row.Reason != reasonRetry { // an operator's retry stays one
+		row.Reason = reasonFailed
+	}
+	k := p.state(row.CursorKey)
+	if k != nil && !k.cursor.Begun {
+		k.beginBefore(&row)
+		p.first.Cursors = putCursor(p.first.Cursors, k.cursor)
+	}
+	if row.Failures >= c.o.Tries {
+		row.State, row.Reason, row.NextAt = driver.Parked, reasonFailed, time.Time{}
+		if k != nil && c.o.PassParked {
+			k.advance(&row)
+			k.drop(row.ID)
+			p.first.Cursors = putCursor(p.first.Cursors, k.cursor)
+			p.follow(0)
+		}
+	}
+	p.first.Rows = putRow(p.first.Rows, row)
+	p.first.Consumer = c.name
+	if err := c.inbox.Save(ctx, tx, p.first); err != nil {
+		return false, nil, fmt.Errorf("save: %w", err)
+	}
+	return true, &row, nil
+}
+
+// retryAfter is the pause before a handler's next try: 1, 2, 4 s … 10 min, less up to a tenth.
+func retryAfter(failures int, random uint64) time.Duration {
+	d := 10 * time.Minute
+	if failures < 11 {
+		d = min(d, time.Second<<(failures-1))
+	}
+	return d - time.Duration(random%uint64(d/10))
+}
+
+// dueRows decides which rows the inbox sweep takes: an event that was started often without an outcome alone, and not at
+// all once it was started too often.
+func dueRows(now time.Time, rows []driver.Row, lease time.Duration) []driver.Row {
+	var taken []driver.Row
+	for _, row := range rows {
+		switch {
+		case row.State != driver.Held:
+			continue
+		case row.Started >= startedMax:
+			row.State, row.Reason, row.NextAt, row.Started = driver.Parked, reasonCrashed, time.Time{}, 0
+		case row.Started >= startedAlone && len(taken) > 0:
+			continue
+		default:
+			row.Started++
+			row.NextAt = now.Add(lease)
+		}
+		taken = append(taken, row)
+		if row.Started > startedAlone {
+			break
+		}
+	}
+	return taken
+}
+
+// runSweep hands the rows of the inbox that are due to the lanes: next tries, joins, what a crash left behind.
+func (c *Consumer[X]) runSweep(ctx context.Context) {
+	h := c.house
+	for ctx.Err() == nil {
+		h.mu.Lock()
+		room := c.bound() - c.waiting
+		h.mu.Unlock()
+		if room > 0 {
+			rows, err := c.dueNow(ctx, min(room, successorsMax))
+			if err != nil && ctx.Err() == nil {
+				h.log.Warn("inbox cannot be swept, trying again", "consumer", c.name, "err", err)
+			}
+			if err == nil && len(rows) > 0 {
+				c.sweepOut(rows)
+				continue
+			}
+		}
+		c.due.Wait(ctx, h.o.Sweep-time.Duration(h.w.Rand()%uint64(h.o.Sweep/4)))
+	}
+}
+
+func (c *Consumer[X]) dueNow(ctx context.Context, limit int) ([]driver.Row, error) {
+	call, cancel := c.house.w.Deadline(ctx, c.house.o.Lease)
+	defer cancel()
+	return c.inbox.Due(call, driver.InboxSelection{Consumer: c.name, Limit: limit,
+		Decide: func(now time.Time, rows []driver.Row) []driver.Row { return dueRows(now, rows, c.runLease()) }})
+}
+
+func (c *Consumer[X]) sweepOut(rows []driver.Row) {
+	for i := range rows {
+		if row := &rows[i]; row.State == driver.Parked {
+			c.house.log.Error("event parked: its process ended each time it was handled", "consumer", c.name,
+				"event_id", row.ID, "topic", row.Topic, "key", row.Key)
+			c.house.o.Observer.Count(Count{Step: "consume", Result: "parked", Topic: row.Topic, Consumer: c.name, N: 1})
+			continue
+		}
+		c.house.mu.Lock()
+		c.enqueue(arriveAgain(rows[i]))
+		c.house.mu.Unlock()
+	}
+}

@@ -1,0 +1,322 @@
+package pabal
+
+import (
+	"time"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+// A plan is what one transaction of a consumer will do, worked out before anything is written: chunks, each a Save and then
+// at most one call of a handler. What a chunk saves is true as soon as its handler has run, and not before, so a
+// handler that commits the transaction by itself takes along just what it handled.
+
+// chunk is a piece of a transaction.
+type chunk[X any] struct {
+	handler  *handler[X] // nil: nothing to call
+	arrivals []*arrival
+	save     driver.Save
+}
+
+// tally counts what became of arrivals, for the observer, once the transaction has committed.
+type tally struct {
+	result string
+	topic  string
+	n      int
+}
+
+type planner[X any] struct {
+	c      *Consumer[X]
+	loaded *driver.Loaded
+	keys   []driver.CursorKey
+	states []keyState
+	chunks []chunk[X]
+	first  driver.Save // what is saved whatever the handlers do
+	tally  []tally
+	wake   bool // a row is due at once: the inbox sweep should look
+}
+
+func newPlanner[X any](c *Consumer[X], keys []driver.CursorKey, loaded *driver.Loaded) *planner[X] {
+	p := &planner[X]{c: c, loaded: loaded, keys: keys, states: make([]keyState, len(keys))}
+	for i := range keys {
+		p.states[i] = keyState{cursor: loaded.Cursors[i], waiting: loaded.Waiting[i], count: loaded.WaitingCount[i]}
+	}
+	return p
+}
+
+func (p *planner[X]) state(key driver.CursorKey) *keyState {
+	for i := range p.keys {
+		if p.keys[i] == key {
+			return &p.states[i]
+		}
+	}
+	return nil
+}
+
+func (p *planner[X]) memory(row *driver.Row) driver.Memory {
+	for _, m := range p.loaded.Memory {
+		if m.Source == row.Source && m.Topic == row.Topic {
+			return m
+		}
+	}
+	return driver.Memory{}
+}
+
+func (p *planner[X]) note(result, topic string) {
+	for i := range p.tally {
+		if t := &p.tally[i]; t.result == result && t.topic == topic {
+			t.n++
+			return
+		}
+	}
+	p.tally = append(p.tally, tally{result, topic, 1})
+}
+
+// arrive places a message that Load found to be new. It applies rules 1 and 2, then place.
+func (p *planner[X]) arrive(a *arrival, known *driver.Row) {
+	row := &a.row
+	m := p.memory(row)
+	k := p.state(row.CursorKey)
+	switch {
+	case known != nil:
+		p.note("duplicate", row.Topic) // 1
+	case a.event == nil:
+		p.park(row, reasonUnread)
+	case row.Job == noJob && row.RecordedAt.Before(m.ForgotBefore):
+		p.park(row, reasonTooOld) // 2
+	case k == nil:
+		p.handle(a, nil)
+	default:
+		placed, wait := place(row, &k.cursor, m, k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+		p.put(a, k, placed, wait)
+	}
+}
+
+func (p *planner[X]) put(a *arrival, k *keyState, placed placing, wait time.Duration) {
+	row := &a.row
+	switch placed {
+	case toHandle:
+		p.handle(a, k)
+	case toHold, toJoin:
+		p.hold(row, k, placed, wait)
+	case toPass:
+		p.note("before joining", row.Topic)
+		if row.State != driver.Done { // it was held
+			p.finish(row)
+		}
+	case toFork:
+		p.park(row, reasonFork)
+	}
+}
+
+// handle adds a row to the handlers' work. A message that was delivered before may have killed its process: it is first
+// kept as started, and handled from the inbox.
+func (p *planner[X]) handle(a *arrival, k *keyState) {
+	row := &a.row
+	if a.delivery != nil && a.delivery.Attempt > 1 {
+		row.State, row.Reason, row.Started = driver.Held, reasonStarted, 1
+		row.NextAt = p.loaded.Now.Add(p.c.runLease())
+		p.first.Rows = append(p.first.Rows, *row)
+		a.started = 1
+		if k != nil && !k.cursor.Begun {
+			k.beginBefore(row)
+			p.first.Cursors = append(p.first.Cursors, k.cursor)
+		}
+		return
+	}
+	p.step(a, k)
+}
+
+// step adds a row, which is handled now and done afterwards, to the last chunk, or to a new one when it needs a call of
+// its own.
+func (p *planner[X]) step(a *arrival, k *keyState) {
+	var h *handler[X]
+	switch {
+	case a.row.Reason == reasonSkip || a.event == nil || a.event.Skipped:
+		p.note("skipped", a.row.Topic)
+	default:
+		if h = p.c.handlers[a.row.Type]; h == nil {
+			p.note("no handler", a.row.Topic)
+		} else {
+			p.note("handled", a.row.Topic)
+		}
+	}
+	ch := p.chunkFor(h)
+	if h != nil {
+		ch.handler = h
+		ch.arrivals = append(ch.arrivals, a)
+	}
+	if a.started > 0 || a.delivery == nil { // it was held: Load did not insert it as done
+		ch.save.Rows = putRow(ch.save.Rows, done(a.row))
+	}
+	if k != nil {
+		k.advance(&a.row)
+		k.drop(a.row.ID)
+		ch.save.Cursors = putCursor(ch.save.Cursors, k.cursor)
+	}
+}
+
+// chunkFor returns the last chunk if a call of h fits into it.
+func (p *planner[X]) chunkFor(h *handler[X]) *chunk[X] {
+	if n := len(p.chunks); n > 0 {
+		ch := &p.chunks[n-1]
+		room := len(ch.arrivals) < p.c.o.Batch
+		if h == nil && ch.handler == nil || h != nil && (ch.handler == nil || h.batch && ch.handler == h && room) {
+			return ch
+		}
+	}
+	p.chunks = append(p.chunks, chunk[X]{})
+	return &p.chunks[len(p.chunks)-1]
+}
+
+func (p *planner[X]) hold(row *driver.Row, k *keyState, placed placing, wait time.Duration) {
+	if k.count >= driver.CountMax {
+		p.note("overflowing", row.Topic)
+		row.State = driver.Gone
+		p.first.Rows = putRow(p.first.Rows, *row)
+		if o := k.cursor.Overflow; o.IsZero() || row.Position < o.Position {
+			k.cursor.Overflow = driver.Ref{ID: row.ID, Position: row.Position, RecordedAt: row.RecordedAt}
+			p.first.Cursors = putCursor(p.first.Cursors, k.cursor)
+		}
+		return
+	}
+	p.note("held", row.Topic)
+	row.State, row.Reason, row.NextAt, row.Started = driver.Held, reasonWaiting, time.Time{}, 0
+	if placed == toJoin {
+		row.Reason, row.NextAt = reasonJoining, p.loaded.Now.Add(wait)
+	}
+	p.first.Rows = putRow(p.first.Rows, *row)
+	k.drop(row.ID)
+	k.wait(*row)
+}
+
+func (p *planner[X]) park(row *driver.Row, why string) {
+	p.note("parked", row.Topic)
+	row.State, row.Reason, row.NextAt, row.Started = driver.Parked, why, time.Time{}, 0
+	p.first.Rows = putRow(p.first.Rows, *row)
+}
+
+func (p *planner[X]) finish(row *driver.Row) {
+	p.first.Rows = putRow(p.first.Rows, done(*row))
+}
+
+// follow places what waits behind cursors that moved, lowest first, at most most rows in all; the lowest that could
+// have gone on is made due at once, so that it goes on whatever happens to this process.
+func (p *planner[X]) follow(most int) {
+	for i := range p.states {
+		k := &p.states[i]
+		for k.moved {
+			row := k.next()
+			if row == nil || row.Failures > 0 && row.NextAt.After(p.loaded.Now) {
+				break // tried again later: its key waits
+			}
+			placed, _ := place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+			if placed == toHold {
+				break
+			}
+			if placed == toHandle && most == 0 {
+				p.dueNow(*row)
+				break
+			}
+			a := arriveAgain(*row)
+			if placed == toHandle {
+				most--
+				a.started = 0
+				p.step(a, k)
+				continue
+			}
+			k.drop(row.ID)
+			p.put(a, k, placed, 0)
+		}
+	}
+}
+
+// next is the lowest row that waits for the cursor; a parked one above the cursor stops its key, and one that an
+// operator wants handled is the inbox sweep's.
+func (k *keyState) next() *driver.Row {
+	for i := range k.waiting {
+		row := &k.waiting[i]
+		if row.State == driver.Held && row.Reason != reasonRetry && row.Reason != reasonSkip {
+			return row
+		}
+		if row.Position > k.cursor.Last.Position {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (p *planner[X]) dueNow(row driver.Row) {
+	row.NextAt = p.loaded.Now
+	p.first.Rows = putRow(p.first.Rows, row)
+	p.wake = true
+}
+
+// done is a row that only remembers its id.
+func done(row driver.Row) driver.Row {
+	row.State, row.Reason, row.NextAt, row.Started, row.Body = driver.Done, "", time.Time{}, 0, nil
+	return row
+}
+
+// finished returns the chunks, the first of which also saves what holds whatever the handlers do. Each chunk but the last
+// makes the next one's first row due, in case its handler commits.
+func (p *planner[X]) finished() []chunk[X] {
+	if len(p.chunks) == 0 || p.chunks[0].handler == nil && len(p.first.Rows)+len(p.first.Cursors) > 0 {
+		p.chunks = append([]chunk[X]{{}}, p.chunks...)
+	}
+	first := &p.chunks[0].save
+	for _, row := range p.first.Rows {
+		first.Rows = addRow(first.Rows, row)
+	}
+	for _, cursor := range p.first.Cursors {
+		first.Cursors = addCursor(first.Cursors, cursor)
+	}
+	for i := range p.chunks {
+		p.chunks[i].save.Consumer = p.c.name
+		if i+1 < len(p.chunks) && p.chunks[i].handler != nil && len(p.chunks[i+1].arrivals) > 0 {
+			next := p.chunks[i+1].arrivals[0].row
+			next.State, next.NextAt = driver.Held, p.loaded.Now
+			p.chunks[i].save.Rows = addRow(p.chunks[i].save.Rows, next)
+		}
+	}
+	return p.chunks
+}
+
+// putRow replaces the row of the same id and key, or adds it.
+func putRow(rows []driver.Row, row driver.Row) []driver.Row {
+	for i := range rows {
+		if rows[i].ID == row.ID && rows[i].CursorKey == row.CursorKey {
+			rows[i] = row
+			return rows
+		}
+	}
+	return append(rows, row)
+}
+
+// addRow adds a row unless one of the same id and key is there.
+func addRow(rows []driver.Row, row driver.Row) []driver.Row {
+	for i := range rows {
+		if rows[i].ID == row.ID && rows[i].CursorKey == row.CursorKey {
+			return rows
+		}
+	}
+	return append(rows, row)
+}
+
+func putCursor(cursors []driver.Cursor, cursor driver.Cursor) []driver.Cursor {
+	for i := range cursors {
+		if cursors[i].CursorKey == cursor.CursorKey {
+			cursors[i] = cursor
+			return cursors
+		}
+	}
+	return append(cursors, cursor)
+}
+
+func addCursor(cursors []driver.Cursor, cursor driver.Cursor) []driver.Cursor {
+	for i := range cursors {
+		if cursors[i].CursorKey == cursor.CursorKey {
+			return cursors
+		}
+	}
+	return append(cursors, cursor)
+}

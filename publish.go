@@ -1,0 +1,566 @@
+package pabal
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// Publishing. What a transaction recorded, and what the republisher claimed, waits in lanes: bounded queues in memory,
+// each with one call in flight, so that a batch goes as soon as nothing is in flight and others form meanwhile. Events of
+// a key share a lane. A lane tries each event once; what becomes of it is written by the writer task. Whatever is
+// dropped here is still in the database, where the republisher finds it.
+
+const (
+	publishBatch  = 256              // where the broker has no limit; also the most events in a claim
+	publishBytes  = 1 << 20          // bytes of a batch where the broker has no limit
+	acceptedDelay = 2 * time.Second  // most acceptances are confirmed before they would be written
+	leaseMargin   = 3 * time.Second  // an acceptance is written when less of its lease is left
+	missesMax     = 5                // calls in a row without an acceptance: the topic does not accept
+	backoffFirst  = 10 * time.Second // after the first again
+	settleBatch   = 1000
+	settleMax     = 50_000 // verdicts kept while the database is away; the oldest are forgotten: their leases end
+)
+
+// recorded is what one call of Record put into a transaction.
+type recorded struct {
+	rows []driver.Event
+	at   world.Mono // when Record had returned
+}
+
+// entry is an event on its way to the broker.
+type entry struct {
+	event    driver.Event
+	claims   int
+	sentAt   time.Time  // at most when it is sent, by the database's clock
+	leaseEnd world.Mono // nothing is sent later
+	alone    bool       // goes although its topic does not accept
+}
+
+// topic is what this process knows of a topic.
+type topic struct {
+	ready    bool       // the broker has it, with the record queue subscribed
+	misses   int        // publish calls in a row without an acceptance
+	wentLone world.Mono // when an event last went alone
+	warned   world.Mono // when its trouble was last logged
+}
+
+func (t *topic) accepts() bool { return t.misses < missesMax }
+
+// topic returns what is known of a topic. The caller holds mu.
+func (h *house) topic(name string) *topic {
+	t := h.topics[name]
+	if t == nil {
+		long := h.w.Now().Add(-time.Hour)
+		t = &topic{wentLone: long, warned: long}
+		h.topics[name] = t
+	}
+	return t
+}
+
+// lane is a queue of entries with at most one publish call in flight.
+type lane struct {
+	entries []entry
+	wake    world.Signal
+}
+
+type publisher struct {
+	*house
+	lanes    []*lane
+	queued   int // entries in all lanes
+	next     int // lane of the next batch without key
+	open     bool
+	doubtful []entry // to be claimed by id
+	claimer  world.Signal
+	urgent   []driver.Settlement // to be written at once
+	accepted []acceptance        // to be written when their time comes, most of them for nothing
+	writer   world.Signal
+	drained  bool // nothing more will be published: the writer may end
+}
+
+// acceptance is a settlement that is not written before its time.
+type acceptance struct {
+	driver.Settlement
+	from world.Mono
+}
+
+func newPublisher(h *house) *publisher {
+	p := &publisher{house: h, claimer: h.w.NewSignal(), writer: h.w.NewSignal()}
+	for range h.o.Lanes {
+		p.lanes = append(p.lanes, &lane{wake: h.w.NewSignal()})
+	}
+	return p
+}
+
+// lease is how long events that are recorded now belong to this process: not at all when nobody would publish them.
+func (p *publisher) lease() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open {
+		return 0
+	}
+	return p.o.Lease
+}
+
+// committed takes over what a transaction recorded. It is called in the midst of the caller's COMMIT and never blocks.
+func (p *publisher) committed(r *recorded, leaseEnd world.Mono, s driver.CommitState) {
+	if s == driver.Void || r.at == 0 {
+		return // r.at: Record failed; whether anything was stored, the republisher sees
+	}
+	now := p.w.Now()
+	entries := make([]entry, len(r.rows))
+	for i := range r.rows {
+		entries[i] = entry{event: r.rows[i], sentAt: r.rows[i].RecordedAt.Add(now.Sub(r.at)), leaseEnd: leaseEnd}
+	}
+	if s == driver.Doubtful || leaseEnd.Sub(now) < p.o.PublishTimeout {
+		p.doubt(entries)
+		return
+	}
+	p.offer(entries)
+}
+
+// doubt leaves entries to the claimer, which publishes those that are really there.
+func (p *publisher) doubt(entries []entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open || len(p.doubtful)+len(entries) > p.o.Queue {
+		return // their lease ends, and the republisher takes them
+	}
+	p.doubtful = append(p.doubtful, entries...)
+	p.claimer.Set()
+}
+
+// offer queues entries; what finds no room is released.
+func (p *publisher) offer(entries []entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	room := p.o.Queue - p.queued
+	if !p.open {
+		room = 0
+	}
+	if len(entries) > room {
+		p.release(entries[room:], 0)
+		entries = entries[:room]
+	}
+	p.next++
+	for i := range entries {
+		l := p.lanes[p.laneOf(&entries[i].event)]
+		l.entries = append(l.entries, entries[i])
+		l.wake.Set()
+	}
+	p.queued += len(entries)
+}
+
+func (p *publisher) laneOf(e *driver.Event) int {
+	if e.Key == "" {
+		return p.next % len(p.lanes)
+	}
+	return int(spread(e.Topic, e.Key) % uint64(len(p.lanes)))
+}
+
+// spread is FNV-1a: the same in every run, unlike hash/maphash.
+func spread(texts ...string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, text := range texts {
+		for i := range len(text) {
+			h = (h ^ uint64(text[i])) * 1099511628211
+		}
+		h = (h ^ 0xff) * 1099511628211
+	}
+	return h
+}
+
+// room is how many entries may be offered.
+func (p *publisher) room() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.o.Queue - p.queued
+}
+
+// begin opens the intake.
+func (p *publisher) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = true
+}
+
+// end closes the intake: what is queued is still published, then the lanes and the claimer end.
+func (p *publisher) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = false
+	for _, l := range p.lanes {
+		l.wake.Set()
+	}
+	p.claimer.Set()
+}
+
+// run publishes until end has been called and everything is done. When ctx ends, what is left is given back.
+func (p *publisher) run(ctx context.Context, w world.World) {
+	for _, l := range p.lanes {
+		w.Go("lane", func(world.World) { p.runLane(ctx, l) })
+	}
+	w.Go("claimer", func(world.World) { p.runClaimer(ctx) })
+	_ = w.Join(context.WithoutCancel(ctx)) // they end with ctx
+	p.mu.Lock()
+	p.drained = true
+	p.mu.Unlock()
+	p.writer.Set()
+}
+
+func (p *publisher) runLane(ctx context.Context, l *lane) {
+	for {
+		batch, idle := p.take(ctx, l)
+		switch {
+		case len(batch) > 0:
+			p.publish(ctx, batch)
+		case !idle:
+			return
+		default:
+			l.wake.Wait(ctx, -1)
+		}
+	}
+}
+
+// take removes the next batch from a lane: entries of one topic, in order, as many as fit into a call. Without a batch it
+// says whether more may come.
+func (p *publisher) take(ctx context.Context, l *lane) (batch []entry, idle bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ctx.Err() != nil {
+		p.release(l.entries, 0)
+		p.queued -= len(l.entries)
+		l.entries = nil
+		return nil, false
+	}
+	if len(l.entries) == 0 {
+		return nil, p.open
+	}
+	most, bytes := publishBatch, publishBytes
+	if p.limits.Batch > 0 {
+		most = min(most, p.limits.Batch)
+	}
+	if p.limits.BatchBytes > 0 {
+		bytes = p.limits.BatchBytes
+	}
+	name, full := l.entries[0].event.Topic, false
+	rest := l.entries[:0]
+	for i := range l.entries {
+		e := l.entries[i]
+		size := sizeOnWire(&e.event) + envelopeRoom
+		full = full || len(batch) == most || len(batch) > 0 && size > bytes
+		if full || e.event.Topic != name {
+			rest = append(rest, e)
+			continue
+		}
+		bytes -= size
+		batch = append(batch, e)
+	}
+	clear(l.entries[len(rest):])
+	l.entries = rest
+	p.queued -= len(batch)
+	return batch, true
+}
+
+// publish sends one batch of one topic and notes what became of it.
+func (p *publisher) publish(ctx context.Context, batch []entry) {
+	name := batch[0].event.Topic
+	ordered := false
+	for i := range batch {
+		ordered = ordered || batch[i].event.Position != 0
+	}
+	err := p.prepareTopic(ctx, name, ordered)
+	batch = p.sendable(batch, name)
+	if len(batch) == 0 {
+		return
+	}
+	verdicts := make([]driver.Verdict, len(batch))
+	if err != nil {
+		for i := range verdicts {
+			verdicts[i].Err = err
+		}
+	} else {
+		p.send(ctx, driver.Destination{Topic: name}, batch, verdicts)
+	}
+	p.note(name, batch, verdicts)
+}
+
+func (p *publisher) send(ctx context.Context, to driver.Destination, batch []entry, verdicts []driver.Verdict) {
+	ctx, end := p.o.Observer.Start(ctx, Step{Name: "publish", Topic: batch[0].event.Topic, Events: len(batch)})
+	call, cancel := p.w.Deadline(ctx, p.o.PublishTimeout)
+	defer cancel()
+	messages := make([]driver.Message, len(batch))
+	for i := range batch {
+		e := envelope{Event: batch[i].event, Source: p.source, SentAt: batch[i].sentAt}
+		messages[i] = e.message(dedup(e.ID, batch[i].claims))
+	}
+	copy(verdicts, p.broker.Publish(call, to, messages))
+	end(verdicts[0].Err)
+}
+
+// sendable drops what may not be sent any more: its lease is nearly over, or its topic does not accept.
+func (p *publisher) sendable(batch []entry, name string) []entry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	accepts, now := p.topic(name).accepts(), p.w.Now()
+	sendable := batch[:0:0]
+	for i := range batch {
+		e := batch[i : i+1]
+		switch {
+		case e[0].leaseEnd.Sub(now) < p.o.PublishTimeout:
+			// The republisher takes it when its lease ends; what was claimed was not tried, which is a verdict.
+			p.release(e, 0)
+		case !accepts && !e[0].alone:
+			p.release(e, backoff(e[0].claims, p.o.RepublishAfter, p.w.Rand()))
+		default:
+			sendable = append(sendable, e[0])
+		}
+	}
+	return sendable
+}
+
+// prepareTopic sees to it, once in a process, that the store and the broker know a topic and that the record queue is
+// subscribed to it before anything is published: a copy that nobody subscribed to is gone.
+func (p *publisher) prepareTopic(ctx context.Context, name string, ordered bool) error {
+	p.mu.Lock()
+	ready := p.topic(name).ready
+	p.mu.Unlock()
+	if ready {
+		return nil
+	}
+	call, cancel := p.w.Deadline(ctx, p.o.PublishTimeout)
+	defer cancel()
+	if _, err := p.store.Tend(call, driver.Chore{Register: &driver.Topic{Name: name, Ordered: ordered}}); err != nil {
+		return err
+	}
+	topology := driver.Topology{
+		Topics: []driver.TopicSpec{{Name: name, Ordered: ordered}},
+		Queues: []driver.QueueSpec{{Name: recordQueue(p.source), Topics: []string{name}}},
+	}
+	if err := p.broker.Check(call, topology, !p.o.FixedTopology); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.topic(name).ready = true
+	p.mu.Unlock()
+	return nil
+}
+
+// note turns the broker's answers into verdicts to be written.
+func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
+	var count [3]int
+	var trouble error
+	p.mu.Lock()
+	now := p.w.Now()
+	for i := range batch {
+		e, v := &batch[i], answers[i]
+		count[v.Kind]++
+		s := driver.Settlement{ID: e.event.ID, RecordedAt: e.event.RecordedAt, Claims: e.claims}
+		switch v.Kind {
+		case driver.Accepted:
+			s.Accepted, s.Delay = true, p.o.RepublishAfter
+			from := min(now.Add(acceptedDelay), max(now, e.leaseEnd.Add(-leaseMargin)))
+			p.accepted = append(p.accepted, acceptance{s, from})
+			continue
+		case driver.Never:
+			s.Park, s.Error = true, reason("refused by the broker", v.Err)
+		default:
+			trouble = cmpOr(trouble, v.Err)
+			s.Error, s.Delay = reason("not accepted", v.Err), v.Delay
+			if s.Delay <= 0 {
+				s.Delay = backoff(e.claims, p.o.RepublishAfter, p.w.Rand())
+			}
+		}
+		p.urgent = append(p.urgent, s)
+	}
+	t := p.topic(name)
+	wasAccepting := t.accepts()
+	switch {
+	case count[driver.Accepted] > 0:
+		t.misses = 0
+	case errors.Is(trouble, driver.ErrDestination):
+		t.misses, t.ready = max(t.misses, missesMax), false
+	case count[driver.Again] > 0:
+		t.misses++
+	}
+	warn := trouble != nil && now.Sub(t.warned) >= time.Minute
+	if warn {
+		t.warned = now
+	}
+	back := !wasAccepting && t.accepts()
+	p.bound()
+	p.mu.Unlock()
+	p.writer.Set()
+	p.report(name, batch, count, trouble, warn, back)
+}
+
+func (p *publisher) report(name string, batch []entry, count [3]int, trouble error, warn, back bool) {
+	for kind, n := range count {
+		if n > 0 {
+			p.o.Observer.Count(Count{Step: "publish", Result: driver.VerdictKind(kind).String(), Topic: name, N: n})
+		}
+	}
+	if warn {
+		p.log.Error("events are not accepted", "topic", name, "events", count[driver.Again], "err", trouble)
+	}
+	if count[driver.Never] > 0 {
+		p.log.Error("events parked: the broker refuses them", "topic", name, "events", count[driver.Never],
+			"event_id", batch[0].event.ID)
+	}
+	if back {
+		p.log.Info("topic accepts again", "topic", name)
+	}
+}
+
+// release gives entries back without a try. Those of the first lease are left as they are: their rows have no claim that
+// a verdict could end. The caller holds mu.
+func (p *publisher) release(entries []entry, delay time.Duration) {
+	for i := range entries {
+		if e := &entries[i]; e.claims > 0 || !p.open {
+			p.urgent = append(p.urgent, driver.Settlement{
+				ID: e.event.ID, RecordedAt: e.event.RecordedAt, Claims: e.claims, Delay: delay,
+			})
+		}
+	}
+	p.bound()
+	p.writer.Set()
+}
+
+// bound forgets the oldest verdicts beyond what memory is for. The caller holds mu.
+func (p *publisher) bound() {
+	if over := len(p.urgent) - settleMax; over > 0 {
+		p.urgent = p.urgent[over:]
+	}
+	if over := len(p.accepted) - settleMax; over > 0 {
+		p.accepted = p.accepted[over:]
+	}
+}
+
+// runClaimer claims by id what may have been committed, and offers what is really there.
+func (p *publisher) runClaimer(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		n := min(len(p.doubtful), publishBatch)
+		batch, open := p.doubtful[:n:n], p.open
+		p.doubtful = p.doubtful[n:]
+		p.mu.Unlock()
+		switch {
+		case n > 0:
+			p.claimDoubtful(ctx, batch)
+		case !open || ctx.Err() != nil:
+			return
+		default:
+			p.claimer.Wait(ctx, -1)
+		}
+	}
+}
+
+func (p *publisher) claimDoubtful(ctx context.Context, batch []entry) {
+	refs := make([]driver.Ref, len(batch))
+	for i := range batch {
+		refs[i] = batch[i].event.Ref()
+	}
+	call, cancel := p.w.Deadline(ctx, p.o.PublishTimeout)
+	defer cancel()
+	start := p.w.Now()
+	claimed, err := p.store.Claim(call, driver.Selection{IDs: refs,
+		Decide: func(now time.Time, rows []driver.Pending) []driver.Decision {
+			return claimUnclaimed(rows, now, p.o.Lease)
+		}})
+	if err != nil {
+		p.log.Warn("doubtful commits are left to the republisher", "events", len(batch), "err", err)
+		return
+	}
+	p.offer(claimedEntries(claimed, start.Add(p.o.Lease), false))
+}
+
+// claimedEntries makes entries of claimed rows that are not parked.
+func claimedEntries(claimed []driver.Claimed, leaseEnd world.Mono, alone bool) []entry {
+	entries := make([]entry, 0, len(claimed))
+	for i := range claimed {
+		if c := &claimed[i]; !c.Parked() {
+			entries = append(entries, entry{
+				event: c.Event, claims: c.Claims, sentAt: c.SentAt, leaseEnd: leaseEnd, alone: alone,
+			})
+		}
+	}
+	return entries
+}
+
+// runWriter writes verdicts when they are ripe, and all of them once nothing more is published.
+func (p *publisher) runWriter(ctx context.Context) {
+	for {
+		batch, wait, done := p.ripe(ctx)
+		switch {
+		case len(batch) > 0:
+			p.settle(ctx, batch)
+		case done:
+			return
+		default:
+			p.writer.Wait(ctx, wait)
+		}
+	}
+}
+
+// ripe takes the verdicts that are to be written now: urgent ones, and the acceptances whose time has come, in the order
+// in which they came.
+func (p *publisher) ripe(ctx context.Context) (batch []driver.Settlement, wait time.Duration, done bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := min(len(p.urgent), settleBatch)
+	batch = append(batch, p.urgent[:n]...)
+	p.urgent = p.urgent[n:]
+	now := p.w.Now()
+	early := p.drained || len(p.accepted) > settleMax/2
+	for n = 0; n < len(p.accepted) && len(batch) < settleBatch && (early || p.accepted[n].from <= now); n++ {
+		batch = append(batch, p.accepted[n].Settlement)
+	}
+	p.accepted = p.accepted[n:]
+	if wait = -1; len(p.accepted) > 0 {
+		wait = max(p.accepted[0].from.Sub(now), time.Millisecond)
+	}
+	return batch, wait, p.drained && len(batch) == 0 || ctx.Err() != nil
+}
+
+func (p *publisher) settle(ctx context.Context, batch []driver.Settlement) {
+	call, cancel := p.w.Deadline(ctx, p.o.Lease)
+	defer cancel()
+	err := p.store.Settle(call, batch)
+	if err == nil {
+		return
+	}
+	p.log.Warn("verdicts could not be written, trying again", "events", len(batch), "err", err)
+	later := p.w.Now().Add(time.Second)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drained {
+		return // leases end by themselves
+	}
+	for _, s := range batch {
+		p.accepted = append(p.accepted, acceptance{Settlement: s, from: later})
+	}
+	p.bound()
+}
+
+// message encodes an envelope for the broker.
+func (e *envelope) message(dedup string) driver.Message {
+	return driver.Message{
+		ID: e.ID, Dedup: dedup, Group: e.Key, Body: e.append(make([]byte, 0, 640+len(e.Payload)+len(e.Key))),
+		Attributes: []driver.Attribute{
+			{Name: "id", Value: e.ID.String()}, {Name: "source", Value: e.Source}, {Name: "type", Value: e.Type},
+		},
+	}
+}
+
+// backoff is how long an event that was not accepted waits: 10, 20, 40 s … up to most, less up to a tenth, so that
+// what failed together does not come back together.
+func backoff(claims int, most time.Duration, random uint64) time.Duration {
+	d := most
+	if claims < 16 {
+		d = min(most, backoffFirst<<claims)
+	}
+	return d - time.Duration(random%uint64(d/10+1))
+}

@@ -1,0 +1,89 @@
+package pabal
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+// Record writes events into the transaction tx of the caller, who goes on with it as he likes. When it commits, by
+// whatever means, the events are published right after; when it rolls back, they never existed (P2). Nothing has to be
+// called after COMMIT. No broker is asked, so none can slow or fail the transaction (P3).
+//
+// All events of a call are recorded, in order, or none: at most 1,000. A size above what the broker takes, less 1 KiB
+// for the envelope, is a [LimitError]. [ErrNoTransaction], [ErrUnwatched] and every limit are found before anything is
+// sent to the database; other errors leave the transaction as a failed statement does there.
+//
+// While [Client.Run] runs, the events are leased to this process; otherwise they are due at once for any other process
+// of the source, such as `pabal relay`.
+func (c *Client[X]) Record(ctx context.Context, tx X, events ...Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	ctx, end := c.house.o.Observer.Start(ctx, Step{
+		Name: "record", Topic: events[0].event.Topic, Type: events[0].event.Type, Events: len(events),
+	})
+	err := c.record(ctx, tx, events)
+	end(err)
+	return err
+}
+
+func (c *Client[X]) record(ctx context.Context, tx X, events []Event) error {
+	rows, err := c.prepare(ctx, events)
+	if err != nil {
+		return err
+	}
+	lease := c.publisher.lease()
+	leaseEnd := c.house.w.Now().Add(lease) // taken before the database's clock: ours ends first
+	batch := &recorded{rows: rows}
+	err = c.store.Record(ctx, tx, driver.Recording{Events: rows, Lease: lease, Outcome: func(s driver.CommitState) {
+		if lease > 0 {
+			c.publisher.committed(batch, leaseEnd, s)
+		}
+	}})
+	if err != nil {
+		return fmt.Errorf("record %s: %w", rows[0].Type, err)
+	}
+	batch.at = c.house.w.Now() // after the database's clock: what sentAt adds to RecordedAt is never too much
+	return nil
+}
+
+// prepare checks every limit and completes the rows but for what the store fills in.
+func (c *Client[X]) prepare(ctx context.Context, events []Event) ([]driver.Event, error) {
+	if err := within("events in one Record", "events", len(events), maxRecord, "call it several times"); err != nil {
+		return nil, err
+	}
+	traceparent := Traceparent(ctx)
+	if !validTraceparent(traceparent) {
+		traceparent = ""
+	}
+	rows := make([]driver.Event, len(events))
+	for i, e := range events {
+		if e.err != nil {
+			return nil, fmt.Errorf("record: %w", e.err)
+		}
+		if e.event.Type == "" {
+			return nil, fmt.Errorf("record: event %d is the zero Event: make events with Type.New", i)
+		}
+		headers, err := encodeHeaders(e.event.Type, e.headers)
+		if err != nil {
+			return nil, fmt.Errorf("record: %w", err)
+		}
+		rows[i] = e.event
+		rows[i].ID = newID(c.house.w)
+		rows[i].Headers = headers
+		rows[i].Traceparent = traceparent
+		if limits := c.house.limits; limits.Message > 0 {
+			err = within("size of "+e.event.Type+" on the wire", "bytes", sizeOnWire(&rows[i])+envelopeRoom,
+				limits.Message, "store the payload elsewhere and record a reference to it")
+		}
+		if err == nil {
+			err = within("topic of "+e.event.Type, "bytes", len(e.event.Topic), c.house.limits.Name, "the broker's limit")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("record: %w", err)
+		}
+	}
+	return rows, nil
+}

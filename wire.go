@@ -1,0 +1,341 @@
+package pabal
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+// The wire is CloudEvents 1.0, structured JSON, over every broker: https://github.com/cloudevents/spec. This file is its
+// only encoder and decoder. Fields are added, never changed; a reader ignores what it does not know.
+//
+// Extensions: topic, position, previd, prevposition, prevtime, sentat, traceparent, headers (a JSON object in a string,
+// for CloudEvents has no nested values), skipped, job. Numbers are strings: a CloudEvents integer has 32 bits.
+
+const (
+	contentJSON   = "application/json"
+	contentBinary = "application/octet-stream"
+	timeFormat    = "2006-01-02T15:04:05.000000Z"
+
+	// envelopeRoom is kept free below the broker's limit for the fields whose size is bounded: ids, times, positions,
+	// field names, attributes. A test builds the largest one.
+	envelopeRoom = 1024
+)
+
+// envelope is an event on the wire.
+type envelope struct {
+	driver.Event
+	Source  string
+	SentAt  time.Time
+	Job     uuid.UUID // with a job, Prev is the previous event within job and key
+	foreign bool      // not from Pabal: no order, no confirmation
+}
+
+// append encodes e. Every character of the result is legal in every broker (Amazon SQS takes those of XML 1.0 only):
+// JSON escapes control characters, and we escape U+FFFE and U+FFFF.
+func (e *envelope) append(b []byte) []byte {
+	b = append(b, `{"specversion":"1.0","id":"`...)
+	b = appendUUID(b, e.ID)
+	b = appendField(b, `","source":`, e.Source)
+	b = appendField(b, `,"type":`, e.Type)
+	b = appendField(b, `,"topic":`, e.Topic)
+	if e.Key != "" {
+		b = appendField(b, `,"subject":`, e.Key)
+	}
+	b = appendTime(b, `,"time":"`, e.RecordedAt)
+	if e.Position != 0 {
+		b = append(b, `,"position":"`...)
+		b = append(strconv.AppendInt(b, e.Position, 10), '"')
+	}
+	if !e.Prev.IsZero() {
+		b = append(b, `,"previd":"`...)
+		b = append(appendUUID(b, e.Prev.ID), `","prevposition":"`...)
+		b = append(strconv.AppendInt(b, e.Prev.Position, 10), '"')
+		b = appendTime(b, `,"prevtime":"`, e.Prev.RecordedAt)
+	}
+	b = appendTime(b, `,"sentat":"`, e.SentAt)
+	if e.Job != uuid.Nil {
+		b = append(b, `,"job":"`...)
+		b = append(appendUUID(b, e.Job), '"')
+	}
+	if e.Version != "" {
+		b = appendField(b, `,"dataversion":`, e.Version)
+	}
+	if validTraceparent(e.Traceparent) {
+		b = appendField(b, `,"traceparent":`, e.Traceparent)
+	}
+	if len(e.Headers) > 0 {
+		b = appendField(b, `,"headers":`, string(e.Headers))
+	}
+	if e.Skipped { // a skip carries no data: nobody shall handle it
+		return append(b, `,"skipped":true}`...)
+	}
+	return append(e.appendData(b), '}')
+}
+
+func (e *envelope) appendData(b []byte) []byte {
+	b = appendField(b, `,"datacontenttype":`, e.ContentType)
+	if e.ContentType == contentJSON && utf8.Valid(e.Payload) && json.Valid(e.Payload) {
+		b = append(b, `,"data":`...)
+		return appendLegal(b, e.Payload)
+	}
+	b = append(b, `,"data_base64":"`...)
+	return append(base64.StdEncoding.AppendEncode(b, e.Payload), '"')
+}
+
+// appendLegal appends JSON text with U+FFFE and U+FFFF escaped; both can stand inside strings only.
+func appendLegal(b, text []byte) []byte {
+	for {
+		i := bytes.Index(text, []byte("\xef\xbf"))
+		if i < 0 {
+			return append(b, text...)
+		}
+		b = append(b, text[:i]...)
+		switch rest := text[i:]; rest[2] { // valid UTF-8: a third byte follows
+		case 0xbe:
+			b = append(b, `\ufffe`...)
+		case 0xbf:
+			b = append(b, `\uffff`...)
+		default:
+			b = append(b, rest[:3]...)
+		}
+		text = text[i+3:]
+	}
+}
+
+func appendField(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			quoted, _ := json.Marshal(value) // a string always encodes
+			return appendLegal(b, quoted)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, value...)
+	return append(b, '"')
+}
+
+func appendUUID(b []byte, id uuid.UUID) []byte {
+	text, _ := id.MarshalText() // never fails
+	return append(b, text...)
+}
+
+func appendTime(b []byte, name string, t time.Time) []byte {
+	b = append(b, name...)
+	return append(t.UTC().AppendFormat(b, timeFormat), '"')
+}
+
+// sizeOnWire bounds what an event takes beside the fields that envelopeRoom is for.
+func sizeOnWire(e *driver.Event) int {
+	size := len(e.Payload)
+	if e.ContentType != contentJSON {
+		size = base64.StdEncoding.EncodedLen(size)
+	} else {
+		size += 3 * bytes.Count(e.Payload, []byte("\xef\xbf"))
+	}
+	return size + 2*(len(e.Type)+len(e.Topic)) + len(e.Version) +
+		len(appendField(nil, "", e.Key)) + len(appendField(nil, "", string(e.Headers)))
+}
+
+// errUnreadable is wrapped by every error of decode.
+var errUnreadable = errors.New("unreadable message")
+
+// decode reads a message's body. The result shares memory with it.
+func decode(body []byte) (*envelope, error) {
+	if !utf8.Valid(body) || !json.Valid(body) {
+		return nil, fmt.Errorf("%w: not JSON", errUnreadable)
+	}
+	var d decoder
+	d.object(body)
+	e := &d.envelope
+	switch {
+	case d.err != nil:
+		return nil, fmt.Errorf("%w: %w", errUnreadable, d.err)
+	case d.spec != "1.0":
+		return nil, fmt.Errorf("%w: CloudEvents specversion %q, not 1.0", errUnreadable, d.spec)
+	case d.id == "" || e.Source == "" || e.Type == "":
+		return nil, fmt.Errorf("%w: id, source or type is missing", errUnreadable)
+	}
+	id, err := uuid.Parse(d.id)
+	e.foreign = err != nil || e.Topic == "" || e.RecordedAt.IsZero() || e.SentAt.IsZero()
+	if e.foreign {
+		e.ID, e.Position, e.Prev, e.Job = digest([]byte(d.id)), 0, driver.Ref{}, uuid.Nil
+		return e, nil
+	}
+	e.ID = id
+	switch prev := e.Prev; {
+	case e.Position != 0 && e.Key == "":
+		return nil, fmt.Errorf("%w: a position without subject", errUnreadable)
+	case prev != (driver.Ref{}) && (e.Position == 0 || prev.IsZero() || prev.Position == 0 || prev.RecordedAt.IsZero()):
+		return nil, fmt.Errorf("%w: half a reference to the event before", errUnreadable)
+	}
+	return e, nil
+}
+
+// digest makes an id of bytes that have none of their own: the first half of their SHA-256, marked as a version 8 UUID.
+func digest(b []byte) uuid.UUID {
+	sum := sha256.Sum256(b)
+	id := uuid.UUID(sum[:16])
+	id[6] = id[6]&0x0f | 0x80
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// decoder collects the members of the outermost object.
+type decoder struct {
+	envelope envelope
+	spec, id string
+	err      error
+}
+
+// object walks over the members of a JSON object that is known to be valid.
+func (d *decoder) object(b []byte) {
+	b = bytes.TrimLeft(b, " \t\r\n")
+	if len(b) == 0 || b[0] != '{' {
+		d.err = errors.New("not a JSON object")
+		return
+	}
+	b = b[1:]
+	for d.err == nil {
+		b = bytes.TrimLeft(b, " \t\r\n,")
+		if b[0] == '}' {
+			return
+		}
+		n := valueEnd(b)
+		name := b[1 : n-1]
+		b = bytes.TrimLeft(b[n:], " \t\r\n:")
+		n = valueEnd(b)
+		d.member(name, b[:n])
+		b = b[n:]
+	}
+}
+
+// valueEnd returns the length of the JSON value at the start of b.
+func valueEnd(b []byte) int {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+			continue
+		case '}', ']':
+			depth--
+		default: // a number, a word, or what stands between values in a nested one
+			if depth > 0 {
+				continue
+			}
+			for i+1 < len(b) && bytes.IndexByte([]byte(",}] \t\r\n"), b[i+1]) < 0 {
+				i++
+			}
+		}
+		if depth == 0 {
+			return i + 1
+		}
+	}
+	return len(b)
+}
+
+func (d *decoder) member(name, value []byte) {
+	e := &d.envelope
+	switch string(name) {
+	case "specversion":
+		d.spec = d.text(value)
+	case "id":
+		d.id = d.text(value)
+	case "source":
+		e.Source = d.text(value)
+	case "type":
+		e.Type = d.text(value)
+	case "topic":
+		e.Topic = d.text(value)
+	case "subject":
+		e.Key = d.text(value)
+	case "time":
+		e.RecordedAt = d.time(value)
+	case "position":
+		e.Position = d.number(value)
+	case "previd":
+		e.Prev.ID = d.uuid(value)
+	case "prevposition":
+		e.Prev.Position = d.number(value)
+	case "prevtime":
+		e.Prev.RecordedAt = d.time(value)
+	case "sentat":
+		e.SentAt = d.time(value)
+	case "job":
+		e.Job = d.uuid(value)
+	case "traceparent":
+		e.Traceparent = d.text(value)
+	case "headers":
+		e.Headers = []byte(d.text(value))
+	case "skipped":
+		e.Skipped = string(value) == "true"
+	case "dataversion":
+		e.Version = d.text(value)
+	case "datacontenttype":
+		e.ContentType = d.text(value)
+	case "data":
+		e.Payload = value
+	case "data_base64":
+		payload, err := base64.StdEncoding.DecodeString(d.text(value))
+		if err != nil {
+			d.err = fmt.Errorf("data_base64: %w", err)
+		}
+		e.Payload = payload
+	}
+}
+
+func (d *decoder) text(value []byte) string {
+	if value[0] == '"' && bytes.IndexByte(value, '\\') < 0 {
+		return string(value[1 : len(value)-1])
+	}
+	var s string
+	if err := json.Unmarshal(value, &s); err != nil {
+		d.err = err
+	}
+	return s
+}
+
+func (d *decoder) number(value []byte) int64 {
+	n, err := strconv.ParseInt(string(bytes.Trim(value, `"`)), 10, 64)
+	if err == nil && n < 1 {
+		err = fmt.Errorf("position %d is below 1", n)
+	}
+	if err != nil {
+		d.err = err
+	}
+	return n
+}
+
+func (d *decoder) uuid(value []byte) uuid.UUID {
+	id, err := uuid.ParseBytes(bytes.Trim(value, `"`))
+	if err != nil {
+		d.err = err
+	}
+	return id
+}
+
+func (d *decoder) time(value []byte) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, string(bytes.Trim(value, `"`)))
+	if err != nil {
+		d.err = err
+	}
+	return t.UTC()
+}
