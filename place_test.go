@@ -77,7 +77,9 @@ func TestPlaceAppliesTheInboxRules(t *testing.T) {
 
 func TestDueRowsIsolateWhatCrashes(t *testing.T) {
 	now := time.Now()
-	held := func(started int) driver.Row { return driver.Row{ID: uuid.UUID{byte(started)}, State: driver.Held, Started: started} }
+	held := func(started int) driver.Row {
+		return driver.Row{ID: uuid.UUID{byte(started)}, State: driver.Held, Started: started}
+	}
 	for _, c := range []struct {
 		name  string
 		rows  []driver.Row

@@ -217,7 +217,7 @@ type InboxChore struct {
 	Forget *InboxForget
 }
 
-// Join is a sighting of a source's topic.
+// Join is a sighting of a source's topic; with an empty Source, the moment since which the queue is subscribed to it.
 type Join struct {
 	Source string
 	Topic  string

@@ -1,0 +1,417 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// BrokerOptions say how a broker behaves; the zero value is a good one that does not deduplicate.
+type BrokerOptions struct {
+	Limits driver.Limits // zero: Hold 30 s, Wait 5 s, 1 MiB, no bounds on batches
+	Dedup  time.Duration // a message of the same Dedup within this time is accepted and dropped
+	Groups bool          // what follows a failed message of its group in the same call is not stored
+
+	// In a thousand messages, until Calm:
+	Forget    int // accepted, and forgotten: no queue gets a copy
+	Duplicate int // a copy reaches its queue twice
+	Shuffle   int // a delivery is taken from anywhere in the queue
+	Again     int // answered so, not stored
+	// Never refuses messages for ever.
+	Never func(driver.Message) bool
+}
+
+// BrokerServer is a broker; it survives the processes that use it.
+type BrokerServer struct {
+	w world.World
+	o BrokerOptions
+
+	mu     sync.Mutex
+	topics map[string][]*queue
+	queues map[string]*queue
+	order  []*queue // in order of creation
+	seen   map[string]world.Mono
+	seenAt []seenDedup
+	calm   bool
+	count  int // messages accepted on topics
+
+	onPublish func(uuid.UUID)
+}
+
+type seenDedup struct {
+	dedup string
+	until world.Mono
+}
+
+type queue struct {
+	name  string
+	ready []*stored
+	held  []hold // in order of their ends, but for what was extended: that is here again
+	wake  world.Signal
+	fed   map[string]bool // topics
+}
+
+type stored struct {
+	body       []byte
+	attributes []driver.Attribute
+	attempt    int
+	until      world.Mono // held until; 0: ready
+	done       bool
+}
+
+type hold struct {
+	m     *stored
+	until world.Mono
+}
+
+type receipt struct {
+	m       *stored
+	attempt int
+}
+
+// NewBrokerServer starts a broker in w.
+func NewBrokerServer(w world.World, o BrokerOptions) *BrokerServer {
+	if o.Limits == (driver.Limits{}) {
+		o.Limits = driver.Limits{Message: 1 << 20, Name: 80, Hold: 30 * time.Second, Wait: 5 * time.Second,
+			Redelivery: 4 * 24 * time.Hour}
+	}
+	return &BrokerServer{w: w, o: o, topics: map[string][]*queue{}, queues: map[string]*queue{}, seen: map[string]world.Mono{}}
+}
+
+// Calm ends the broker's own faults for good.
+func (b *BrokerServer) Calm() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calm = true
+}
+
+// Accepted is how many messages were accepted on topics so far.
+func (b *BrokerServer) Accepted() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.count
+}
+
+// Subscribers is how many queues get a copy of what is published to a topic.
+func (b *BrokerServer) Subscribers(topic string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.topics[topic])
+}
+
+// Unsubscribe removes a queue's subscription, behind everybody's back; Check puts it back.
+func (b *BrokerServer) Unsubscribe(queueName, topic string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[queueName]
+	if q == nil || !q.fed[topic] {
+		return
+	}
+	delete(q.fed, topic)
+	b.topics[topic] = slices.DeleteFunc(b.topics[topic], func(other *queue) bool { return other == q })
+}
+
+// Connect is one process's connection.
+func (b *BrokerServer) Connect(w world.World, l Link) driver.Broker {
+	return &brokerConn{b: b, w: w, link: l}
+}
+
+type brokerConn struct {
+	b    *BrokerServer
+	w    world.World
+	link Link
+}
+
+func (c *brokerConn) Limits() driver.Limits { return c.b.o.Limits }
+func (c *brokerConn) Close() error          { return nil }
+
+func (c *brokerConn) Check(ctx context.Context, t driver.Topology, create bool) error {
+	return c.link.Call(ctx, Call{What: "check"}, func() error {
+		c.b.mu.Lock()
+		defer c.b.mu.Unlock()
+		return c.b.check(t, create)
+	})
+}
+
+func (b *BrokerServer) check(t driver.Topology, create bool) error {
+	var missing []string
+	for _, topic := range t.Topics {
+		if _, ok := b.topics[topic.Name]; !ok {
+			missing = append(missing, "topic "+topic.Name)
+			if create {
+				b.topics[topic.Name] = []*queue{}
+			}
+		}
+	}
+	for _, spec := range t.Queues {
+		q := b.queues[spec.Name]
+		if q == nil {
+			missing = append(missing, "queue "+spec.Name)
+			if q = (&queue{name: spec.Name, wake: b.w.NewSignal(), fed: map[string]bool{}}); create {
+				b.queues[spec.Name] = q
+				b.order = append(b.order, q)
+			}
+		}
+		for _, topic := range spec.Topics {
+			if !q.fed[topic] {
+				missing = append(missing, fmt.Sprintf("subscription of queue %s to topic %s", spec.Name, topic))
+				if create {
+					q.fed[topic] = true
+					b.topics[topic] = append(b.topics[topic], q)
+				}
+			}
+		}
+	}
+	if len(missing) > 0 && !create {
+		return &driver.MissingError{Missing: missing}
+	}
+	return nil
+}
+
+func (c *brokerConn) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
+	verdicts := make([]driver.Verdict, len(messages))
+	accepted := 0
+	note := func() string { return fmt.Sprintf("%d to %s, %d accepted", len(messages), to, accepted) }
+	err := c.link.Call(ctx, Call{What: "publish", Note: note, Twice: true, Late: true}, func() error {
+		c.b.mu.Lock()
+		defer c.b.mu.Unlock()
+		accepted = c.b.publish(to, messages, verdicts)
+		return nil
+	})
+	if err != nil {
+		return slices.Repeat([]driver.Verdict{{Err: err}}, len(messages))
+	}
+	return verdicts
+}
+
+func (b *BrokerServer) publish(to driver.Destination, messages []driver.Message, verdicts []driver.Verdict) (accepted int) {
+	var queues []*queue
+	exists := false
+	if to.Queue != "" {
+		var q *queue
+		if q, exists = b.queues[to.Queue]; exists {
+			queues = []*queue{q}
+		}
+	} else {
+		queues, exists = b.topics[to.Topic]
+	}
+	var failed []string // groups
+	for i := range messages {
+		m := &messages[i]
+		switch {
+		case !exists:
+			verdicts[i] = driver.Verdict{Err: fmt.Errorf("%w: no %s", driver.ErrDestination, to)}
+		case b.o.Limits.Message > 0 && len(m.Body) > b.o.Limits.Message:
+			verdicts[i] = driver.Verdict{Kind: driver.Never, Err: fmt.Errorf("%d bytes, at most %d", len(m.Body), b.o.Limits.Message)}
+		case b.o.Never != nil && b.o.Never(*m):
+			verdicts[i] = driver.Verdict{Kind: driver.Never, Err: fmt.Errorf("refused")}
+		case b.o.Groups && m.Group != "" && slices.Contains(failed, m.Group), b.in(b.o.Again):
+			verdicts[i] = driver.Verdict{Err: fmt.Errorf("busy")}
+		default:
+			verdicts[i] = driver.Verdict{Kind: driver.Accepted}
+			accepted++
+			b.store(to, queues, m)
+			continue
+		}
+		failed = append(failed, m.Group)
+	}
+	for _, q := range queues {
+		q.wake.Set()
+	}
+	return accepted
+}
+
+func (b *BrokerServer) store(to driver.Destination, queues []*queue, m *driver.Message) {
+	if to.Topic != "" {
+		b.count++
+		if b.onPublish != nil {
+			b.onPublish(m.ID)
+		}
+	}
+	if b.o.Dedup > 0 && b.repeated(to.String()+" "+m.Dedup) {
+		return
+	}
+	if b.in(b.o.Forget) {
+		return
+	}
+	body := append([]byte(nil), m.Body...)
+	attributes := append([]driver.Attribute(nil), m.Attributes...)
+	for _, q := range queues {
+		copies := 1
+		if b.in(b.o.Duplicate) {
+			copies = 2
+		}
+		for range copies {
+			q.ready = append(q.ready, &stored{body: body, attributes: attributes})
+		}
+	}
+}
+
+func (b *BrokerServer) repeated(dedup string) bool {
+	now := b.w.Now()
+	for len(b.seenAt) > 0 && b.seenAt[0].until <= now {
+		delete(b.seen, b.seenAt[0].dedup)
+		b.seenAt = b.seenAt[1:]
+	}
+	if _, ok := b.seen[dedup]; ok {
+		return true
+	}
+	b.seen[dedup] = now.Add(b.o.Dedup)
+	b.seenAt = append(b.seenAt, seenDedup{dedup, now.Add(b.o.Dedup)})
+	return false
+}
+
+// in reports, by chance, n times in a thousand.
+func (b *BrokerServer) in(n int) bool { return n > 0 && !b.calm && b.w.Rand()%1000 < uint64(n) }
+
+func (c *brokerConn) Receive(ctx context.Context, name string, limit int) ([]driver.Delivery, error) {
+	b := c.b
+	end := c.w.Now().Add(b.o.Limits.Wait)
+	whole := context.WithoutCancel(ctx) // ctx's end means "start no further wait", not "drop what comes"
+	for {
+		b.mu.Lock()
+		q := b.queues[name]
+		var wait time.Duration
+		if q != nil {
+			wait = b.available(q)
+		}
+		b.mu.Unlock()
+		if q == nil {
+			return nil, fmt.Errorf("%w: no queue %s", driver.ErrDestination, name)
+		}
+		if wait != 0 {
+			left := end.Sub(c.w.Now())
+			if left <= 0 || ctx.Err() != nil {
+				return nil, nil
+			}
+			if wait < 0 || wait > left {
+				wait = left
+			}
+			q.wake.Wait(ctx, wait)
+			continue
+		}
+		var deliveries []driver.Delivery
+		note := func() string { return fmt.Sprintf("%d from %s", len(deliveries), name) }
+		err := c.link.Call(whole, Call{What: "receive", Note: note}, func() error {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			deliveries = b.take(q, limit)
+			return nil
+		})
+		if err != nil || len(deliveries) > 0 {
+			return deliveries, err
+		}
+	}
+}
+
+// available makes ready what is no longer held, and says how long to wait for the next: 0, there is something; -1, nothing
+// is held.
+func (b *BrokerServer) available(q *queue) time.Duration {
+	now := b.w.Now()
+	for len(q.held) > 0 {
+		h := q.held[0]
+		if !h.m.done && h.m.until == h.until {
+			if h.until > now {
+				break
+			}
+			h.m.until = 0
+			q.ready = append(q.ready, h.m)
+		}
+		q.held[0] = hold{}
+		q.held = q.held[1:]
+	}
+	switch {
+	case len(q.ready) > 0:
+		return 0
+	case len(q.held) > 0:
+		return max(q.held[0].until.Sub(now), time.Nanosecond)
+	default:
+		return -1
+	}
+}
+
+func (b *BrokerServer) take(q *queue, limit int) []driver.Delivery {
+	b.available(q)
+	n := min(limit, len(q.ready))
+	deliveries := make([]driver.Delivery, 0, n)
+	until := b.w.Now().Add(b.o.Limits.Hold)
+	for len(deliveries) < n && len(q.ready) > 0 {
+		if b.in(b.o.Shuffle) {
+			i := int(b.w.Rand() % uint64(len(q.ready)))
+			q.ready[0], q.ready[i] = q.ready[i], q.ready[0]
+		}
+		m := q.ready[0]
+		q.ready[0] = nil
+		q.ready = q.ready[1:]
+		m.attempt++
+		m.until = until
+		q.held = append(q.held, hold{m, until})
+		deliveries = append(deliveries, driver.Delivery{
+			Body: m.body, Attributes: m.attributes, Attempt: m.attempt, Receipt: receipt{m, m.attempt},
+		})
+	}
+	if len(q.ready) > 0 {
+		q.wake.Set()
+	}
+	return deliveries
+}
+
+func (c *brokerConn) Ack(ctx context.Context, name string, deliveries []driver.Delivery) error {
+	acks := append([]driver.Delivery(nil), deliveries...)
+	note := func() string { return fmt.Sprintf("%d of %s", len(acks), name) }
+	return c.link.Call(ctx, Call{What: "acknowledge", Note: note}, func() error {
+		c.b.mu.Lock()
+		defer c.b.mu.Unlock()
+		for _, d := range acks {
+			if r := d.Receipt.(receipt); r.attempt == r.m.attempt && r.m.until != 0 {
+				r.m.done = true
+				r.m.body = nil
+			}
+		}
+		return nil
+	})
+}
+
+func (c *brokerConn) Extend(
+	ctx context.Context, name string, deliveries []driver.Delivery, d time.Duration,
+) (lost []int, err error) {
+	extended := append([]driver.Delivery(nil), deliveries...)
+	err = c.link.Call(ctx, Call{What: "extend", Note: func() string { return name }}, func() error {
+		c.b.mu.Lock()
+		defer c.b.mu.Unlock()
+		lost = c.b.extend(name, extended, d)
+		return nil
+	})
+	return lost, err
+}
+
+func (b *BrokerServer) extend(name string, deliveries []driver.Delivery, d time.Duration) (lost []int) {
+	q := b.queues[name]
+	until := b.w.Now().Add(d)
+	for i := range deliveries {
+		r := deliveries[i].Receipt.(receipt)
+		switch {
+		case r.attempt != r.m.attempt || r.m.done || r.m.until == 0:
+			lost = append(lost, i)
+		case d == 0:
+			r.m.until = 0
+			q.ready = append(q.ready, r.m)
+		default:
+			r.m.until = until
+			at := len(q.held)
+			for at > 0 && q.held[at-1].until > until {
+				at--
+			}
+			q.held = slices.Insert(q.held, at, hold{r.m, until})
+		}
+	}
+	q.wake.Set()
+	return lost
+}

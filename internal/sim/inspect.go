@@ -1,0 +1,118 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+// What checkers ask, past every link, of committed data.
+
+// Events returns every recorded event in the order (RecordedAt, ID).
+func (d *Database) Events() []driver.Event {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	events := make([]driver.Event, len(d.events))
+	for i, e := range d.events {
+		events[i] = e.Event
+	}
+	return events
+}
+
+// ByPosition returns every recorded event in the order (topic, key, position).
+func (d *Database) ByPosition() []driver.Event {
+	events := d.Events()
+	slices.SortStableFunc(events, func(a, b driver.Event) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Position, b.Position))
+	})
+	return events
+}
+
+// Has reports whether an event is committed.
+func (d *Database) Has(id uuid.UUID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rows[rowKey{table: tableEvent, id: id}] != nil
+}
+
+// PendingOf returns the pending row of an event, nil without one.
+func (d *Database) PendingOf(id uuid.UUID) *driver.Pending {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p, _ := d.rows[rowKey{table: tablePending, id: id}].(*driver.Pending)
+	return p
+}
+
+// Unconfirmed counts the pending rows.
+func (d *Database) Unconfirmed() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range d.topics {
+		if t := d.pending[name]; t != nil {
+			n += len(t.rows)
+		}
+	}
+	return n
+}
+
+// Recorded counts the events.
+func (d *Database) Recorded() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.events)
+}
+
+// Count counts the rows of a table of the application's own.
+func (d *Database) Count(table string) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key := range d.rows {
+		if key.table == tableBusiness && key.name == table {
+			n++
+		}
+	}
+	return n
+}
+
+// Explain says what a consumer's inbox holds of an event.
+func (d *Database) Explain(consumer string, id uuid.UUID) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, row := range d.rows {
+		if key.table == tableInbox && key.name == consumer && key.id == id {
+			r := row.(*driver.Row)
+			cursor, _ := d.rows[cursorKey(consumer, r.CursorKey)].(*driver.Cursor)
+			return fmt.Sprintf("%v %s, next at %v, failures %d, started %d, prev %d, cursor %+v, %s", r.State, r.Reason, r.NextAt,
+				r.Failures, r.Started, r.Prev.Position, cursor, r.LastError)
+		}
+	}
+	return "not in the inbox"
+}
+
+// Crash crashes the live process of a name, if there is one.
+func (s *Sim) Crash(name string) {
+	for _, p := range s.procs {
+		if p.Name == name && !p.dead {
+			p.Crash()
+			return
+		}
+	}
+}
+
+// Stall stalls the live process of a name, if there is one.
+func (s *Sim) Stall(name string, d time.Duration) {
+	for _, p := range s.procs {
+		if p.Name == name && !p.dead {
+			p.Stall(d)
+			return
+		}
+	}
+}
+
+// OnPublish has fn called for each message that the broker accepts on a topic.
+func (b *BrokerServer) OnPublish(fn func(uuid.UUID)) { b.onPublish = fn }
