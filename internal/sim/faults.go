@@ -30,8 +30,8 @@ func DefaultFaults() Faults {
 	return Faults{
 		LostRequest: 5, LostAnswer: 5, LateEffect: 3, Twice: 3, Slow: 10, SlowMost: 8 * time.Second,
 		LatencyMost: 4 * time.Millisecond, Skew: 3 * time.Second,
-		CrashEvery: 4 * time.Minute, StallEvery: 10 * time.Minute, StallMost: 40 * time.Second,
-		OutageEvery: 10 * time.Minute, OutageMost: 3 * time.Minute,
-		PartitionEvery: 8 * time.Minute, PartitionMost: time.Minute,
+		CrashEvery: 90 * time.Second, StallEvery: 3 * time.Minute, StallMost: 40 * time.Second,
+		OutageEvery: 4 * time.Minute, OutageMost: 2 * time.Minute,
+		PartitionEvery: 3 * time.Minute, PartitionMost: time.Minute,
 	}
 }

@@ -117,7 +117,7 @@ type task struct {
 	parent  *group
 	wait    int // number of the current wait; timers of earlier ones are void
 	waits   bool
-	ctx     context.Context // of the current wait, if it may end
+	ended   <-chan struct{} // closed when the context of the current wait ends
 	index   int             // in Sim.waiting, or -1
 	flight  func()          // what a call has on its way to a server
 	timeout bool            // the wait ended by time or context
@@ -316,7 +316,7 @@ func (s *Sim) block(ctx context.Context, d time.Duration) (timeout bool) {
 		})
 	}
 	if ctx != nil && ctx.Done() != nil {
-		t.ctx, t.index = ctx, len(s.waiting)
+		t.ended, t.index = ctx.Done(), len(s.waiting)
 		s.waiting = append(s.waiting, t)
 	}
 	return s.pause()
@@ -333,7 +333,7 @@ func (s *Sim) wake(t *task, timeout bool) {
 }
 
 func (s *Sim) unwait(t *task) {
-	t.waits, t.ctx = false, nil
+	t.waits, t.ended = false, nil
 	if i := t.index; i >= 0 {
 		last := s.waiting[len(s.waiting)-1]
 		s.waiting[i] = last
@@ -343,14 +343,17 @@ func (s *Sim) unwait(t *task) {
 	}
 }
 
-// wakeEnded wakes the tasks whose context has ended.
+// wakeEnded wakes the tasks whose context has ended. It looks at every one that waits with a context after every step, for
+// any code may end one; context.AfterFunc would tell, from a goroutine, hence at any time.
 func (s *Sim) wakeEnded() {
 	for i := 0; i < len(s.waiting); {
-		if t := s.waiting[i]; t.ctx.Err() != nil {
+		t := s.waiting[i]
+		select {
+		case <-t.ended:
 			s.wake(t, true)
-			continue
+		default:
+			i++
 		}
-		i++
 	}
 }
 

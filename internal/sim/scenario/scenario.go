@@ -35,7 +35,7 @@ type Config struct {
 // Default is what continuous integration runs.
 func Default(seed uint64) Config {
 	return Config{
-		Seed: seed, Faults: sim.DefaultFaults(), Weather: 15 * time.Minute, Settle: 60 * time.Minute, Orders: 60, Keys: 6,
+		Seed: seed, Faults: sim.DefaultFaults(), Weather: 8 * time.Minute, Settle: 60 * time.Minute, Orders: 24, Keys: 5,
 		Broker:   sim.BrokerOptions{Dedup: 5 * time.Minute, Forget: 10, Duplicate: 20, Shuffle: 200, Again: 20},
 		Database: sim.DatabaseOptions{Conflict: 5, SwallowDeadlock: seed%2 == 0},
 	}

@@ -3,15 +3,24 @@ package scenario
 import (
 	"flag"
 	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 var (
-	seeds = flag.Int("sim.seeds", 20, "how many seeds to run")
+	seeds = flag.Int("sim.seeds", 100, "how many seeds to run")
 	seed  = flag.Uint64("sim.seed", 0, "the one seed to run, with a trace on standard output")
 	first = flag.Uint64("sim.first", 1, "the first seed")
 )
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // many short lives
+	os.Exit(func() int { flag.Parse(); return m.Run() }())
+}
 
 func TestPromisesHoldUnderFaults(t *testing.T) {
 	if *seed != 0 {
@@ -25,22 +34,36 @@ func TestPromisesHoldUnderFaults(t *testing.T) {
 		return
 	}
 	start := time.Now()
-	var steps, recorded, published, effects int
-	for n := *first; n < *first+uint64(*seeds); n++ {
-		r := Run(Default(n))
-		if r.Failure != nil {
-			t.Errorf("seed %d: %v\n  after %v, %d steps; replay: go test ./internal/sim/scenario -run %s -v -sim.seed=%d",
-				n, r.Failure, r.Elapsed, r.Steps, t.Name(), n)
-			continue
-		}
-		steps, recorded, published, effects = steps+r.Steps, recorded+r.Recorded, published+r.Published, effects+r.Effects
-		if n%20 == 0 {
-			if again := Run(Default(n)); again.Hash != r.Hash {
-				t.Errorf("seed %d: the second run went another way: %x, %x", n, r.Hash, again.Hash)
+	var next, steps, recorded, published atomic.Int64
+	next.Store(int64(*first) - 1)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for n := next.Add(1); n < int64(*first)+int64(*seeds); n = next.Add(1) {
+				r := check(t, uint64(n))
+				steps.Add(int64(r.Steps))
+				recorded.Add(int64(r.Recorded))
+				published.Add(int64(r.Published))
 			}
-		}
+		})
 	}
+	workers.Wait()
 	d := time.Since(start)
 	t.Logf("%d seeds in %v (%.1f a second), %d steps, %d events recorded, %d published", *seeds, d.Round(time.Millisecond),
-		float64(*seeds)/d.Seconds(), steps, recorded, published)
+		float64(*seeds)/d.Seconds(), steps.Load(), recorded.Load(), published.Load())
+}
+
+// check runs a seed, and one in twenty twice.
+func check(t *testing.T, n uint64) Result {
+	r := Run(Default(n))
+	if r.Failure != nil {
+		t.Errorf("seed %d: %v\n  after %v, %d steps; replay: go test ./internal/sim/scenario -run TestPromisesHoldUnderFaults -v -sim.seed=%d",
+			n, r.Failure, r.Elapsed, r.Steps, n)
+	}
+	if n%20 == 0 {
+		if again := Run(Default(n)); again.Hash != r.Hash {
+			t.Errorf("seed %d: the second run went another way: %x, then %x", n, r.Hash, again.Hash)
+		}
+	}
+	return r
 }
