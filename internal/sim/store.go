@@ -439,6 +439,20 @@ func (t *Tx) Put(ctx context.Context, table, key string, value any) error {
 	})
 }
 
+// Insert writes a row of the application's own that must not exist.
+func (t *Tx) Insert(ctx context.Context, table, key string, value any) error {
+	return t.statement(ctx, "insert", func() (world.Signal, error) {
+		if sig, err := t.lock(business(table, key)); err != nil {
+			return sig, err
+		}
+		if t.get(business(table, key)) != nil {
+			return nil, ErrUnique
+		}
+		t.put(business(table, key), value)
+		return nil, nil
+	})
+}
+
 // Get reads a row of the application's own, and locks it.
 func (t *Tx) Get(ctx context.Context, table, key string) (value any, err error) {
 	err = t.statement(ctx, "get", func() (world.Signal, error) {

@@ -1,0 +1,484 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+func storeCases[X any]() []testCase[X] {
+	return slices.Concat(openCases[X](), recordCases[X](), commitCases[X](), claimCases[X](), confirmCases[X](), tendCases[X]())
+}
+
+func openCases[X any]() []testCase[X] {
+	return []testCase[X]{{
+		"Open/source", "Open: the stored source equals source; a store without one takes it; an empty source accepts whatever is stored.",
+		func(s *suite[X]) {
+			other := s.db.Connect(s.t)
+			s.ok(other.Open(s.ctx, "order"))
+			s.ok(other.Open(s.ctx, ""))
+			s.refused(other.Open(s.ctx, "settlement"), driver.ErrSource, &recorder{})
+			r, err := other.Read(s.ctx, driver.Query{})
+			s.ok(err)
+			s.check(r.Source == "order", "Read answers source %q", r.Source)
+		},
+	}}
+}
+
+func recordCases[X any]() []testCase[X] {
+	return []testCase[X]{{
+		"Record/stores", "Record: inserts the events, each with a pending row of Claims 0 that falls due at clock + Lease, and fills in RecordedAt.",
+		func(s *suite[X]) {
+			before := s.now()
+			list := s.record(time.Minute, event("a"), event(""))
+			for i, f := range s.find(driver.EventFilter{Topic: "paid"}) {
+				want := list[slices.IndexFunc(list, func(e driver.Event) bool { return e.ID == f.Event.ID })]
+				s.check(fmt.Sprintf("%+v", f.Event) == fmt.Sprintf("%+v", want), "event %d came back as\n%+v, recorded\n%+v", i, f.Event, want)
+				p := f.Pending
+				s.check(p != nil && p.Claims == 0 && p.Topic == "paid" && p.AcceptedAt.IsZero() && p.SentAt.IsZero(), "pending: %+v", p)
+				s.check(p.DueAt.Equal(f.Event.RecordedAt.Add(time.Minute)), "due at %v, recorded at %v", p.DueAt, f.Event.RecordedAt)
+				s.check(!f.Event.RecordedAt.Before(before), "recorded at %v, before %v", f.Event.RecordedAt, before)
+			}
+		},
+	}, {
+		"Record/binary", "Event: Payload is stored byte for byte.",
+		func(s *suite[X]) {
+			e := event("")
+			e.Payload, e.Headers, e.ContentType = []byte{0, 1, 0xff, 0xfe, '\'', '"', 0}, nil, "application/octet-stream"
+			s.record(0, e)
+			got := s.find(driver.EventFilter{})[0].Event
+			s.check(slices.Equal(got.Payload, e.Payload) && len(got.Headers) == 0, "came back as %+v", got)
+		},
+	}, {
+		"Record/positions", "Record: within a run positions follow without gaps; Prev is the key's event before, also within one call, zero in a new counter.",
+		func(s *suite[X]) {
+			a := s.record(0, events("a", "b", "a", "a")...)
+			b := s.record(0, events("a")...)
+			chain := []driver.Event{a[0], a[2], a[3], b[0]}
+			s.check(chain[0].Prev.IsZero(), "the first has a predecessor: %+v", chain[0].Prev)
+			s.check(chain[0].Position >= a[0].RecordedAt.UnixMilli(), "a run begins at %d, below the clock in milliseconds", chain[0].Position)
+			for i := 1; i < len(chain); i++ {
+				s.check(chain[i].Position == chain[i-1].Position+1 && chain[i].Prev == chain[i-1].Ref(),
+					"%d follows %d, prev %+v", chain[i].Position, chain[i-1].Position, chain[i].Prev)
+			}
+			s.check(event("").Position == 0, "an event without key has a position")
+		},
+	}, {
+		"Record/rollback", "Record: a rollback, of a savepoint too, leaves no gap.",
+		func(s *suite[X]) {
+			first := s.record(0, event("a"))[0]
+			x, err := s.db.Begin(s.ctx)
+			s.ok(err)
+			s.ok(s.s.Record(s.ctx, x, recording(events("a", "a"), 0)))
+			s.ok(s.db.Rollback(x))
+			if s.db.Savepoint != nil {
+				x, err = s.db.Begin(s.ctx)
+				s.ok(err)
+				s.ok(s.db.Savepoint(x))
+				s.ok(s.s.Record(s.ctx, x, recording(events("a", "new"), 0)))
+				s.ok(s.db.RollbackTo(x))
+				s.ok(s.db.Commit(x))
+			}
+			last := s.record(0, event("a"))[0]
+			s.check(last.Position == first.Position+1 && last.Prev == first.Ref(), "position %d follows %d", last.Position, first.Position)
+			s.check(len(s.find(driver.EventFilter{})) == 2, "%d events are recorded", len(s.find(driver.EventFilter{})))
+		},
+	}, {
+		"Record/no transaction", "Record: on a handle that is not an open transaction it answers ErrNoTransaction; nothing is sent and Outcome is never called.",
+		func(s *suite[X]) {
+			outcomes := &recorder{}
+			r := driver.Recording{Events: events("a"), Outcome: outcomes.outcome}
+			s.refused(s.s.Record(s.ctx, s.db.Nil(), r), driver.ErrNoTransaction, outcomes)
+			for _, end := range []func(X) error{s.db.Commit, s.db.Rollback} {
+				x, err := s.db.Begin(s.ctx)
+				s.ok(err)
+				s.ok(end(x))
+				s.refused(s.s.Record(s.ctx, x, r), driver.ErrNoTransaction, outcomes)
+			}
+		},
+	}, {
+		"Record/unwatched", "Record: on an unwatched connection it answers ErrUnwatched; nothing is sent and Outcome is never called.",
+		func(s *suite[X]) {
+			outcomes := &recorder{}
+			x, err := s.db.Unwatched(s.ctx)
+			s.ok(err)
+			s.refused(s.s.Record(s.ctx, x, driver.Recording{Events: events("a"), Outcome: outcomes.outcome}), driver.ErrUnwatched, outcomes)
+			s.ok(s.db.Commit(x))
+			s.check(len(s.find(driver.EventFilter{})) == 0, "it was recorded")
+		},
+	}, {
+		"Record/32 concurrent transactions", "Record: transactions on different keys, also new ones, do not deadlock each other at the database's default isolation; position order is commit order.",
+		func(s *suite[X]) {
+			var wg sync.WaitGroup
+			errs := make([]error, 32)
+			for i := range errs {
+				wg.Go(func() {
+					for round := range 3 {
+						x, err := s.db.Begin(s.ctx)
+						if err == nil {
+							err = s.s.Record(s.ctx, x, recording(events(fmt.Sprintf("new-%d-%d", i, round), "shared", fmt.Sprintf("own-%d", i)), 0))
+						}
+						if err == nil {
+							err = s.db.Commit(x)
+						}
+						if err != nil {
+							errs[i] = err
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			for i, err := range errs {
+				s.check(err == nil, "transaction %d: %v", i, err)
+			}
+			shared := s.find(driver.EventFilter{Topic: "paid", Key: "shared"})
+			slices.SortFunc(shared, func(a, b driver.Found) int { return int(a.Event.Position - b.Event.Position) })
+			s.check(len(shared) == 96, "%d of 96 events of the shared key are recorded", len(shared))
+			for i := 1; i < len(shared); i++ {
+				a, b := &shared[i-1].Event, &shared[i].Event
+				s.check(b.Position == a.Position+1 && b.Prev.ID == a.ID, "position %d follows %d", b.Position, a.Position)
+			}
+		},
+	}, {
+		"Record/restored", "Record: after a restore a counter's next event starts a new run, above the old one, with the surviving last event as Prev.",
+		func(s *suite[X]) {
+			first := s.record(0, events("a", "a")...)[1]
+			_, err := s.s.Tend(s.ctx, driver.Chore{Restored: true})
+			s.ok(err)
+			list := s.record(0, events("a", "a")...)
+			s.check(list[0].Position > first.Position+1 && list[0].Prev == first.Ref(), "%d follows %d, prev %+v", list[0].Position, first.Position, list[0].Prev)
+			s.check(list[1].Position == list[0].Position+1, "the new run has a gap: %d, %d", list[0].Position, list[1].Position)
+		},
+	}}
+}
+
+func commitCases[X any]() []testCase[X] {
+	state := func(name, rule string, want driver.CommitState, end func(s *suite[X], x X)) testCase[X] {
+		return testCase[X]{"Outcome/" + name, rule, func(s *suite[X]) {
+			outcomes := &recorder{}
+			x, err := s.db.Begin(s.ctx)
+			s.ok(err)
+			s.ok(s.s.Record(s.ctx, x, driver.Recording{Events: events("a"), Outcome: outcomes.outcome}))
+			s.check(len(outcomes.states) == 0, "outcome %v before the end", outcomes)
+			end(s, x)
+			s.check(outcomes.String() == fmt.Sprint([]driver.CommitState{want}), "outcomes %v, want one of %v", outcomes, want)
+		}}
+	}
+	return []testCase[X]{
+		state("commit", "Proven: from Record on no error and no ROLLBACK, and then the answer to COMMIT.", driver.Proven,
+			func(s *suite[X], x X) { s.ok(s.db.Commit(x)) }),
+		state("rollback", "Void: the transaction ended without COMMIT.", driver.Void,
+			func(s *suite[X], x X) { s.ok(s.db.Rollback(x)) }),
+		state("error", "Doubtful: COMMIT after an error.", driver.Doubtful, func(s *suite[X], x X) {
+			s.db.Fail(x)
+			s.ok(s.db.Commit(x))
+		}),
+		state("savepoint", "Doubtful: COMMIT after a ROLLBACK of a savepoint.", driver.Doubtful, func(s *suite[X], x X) {
+			if s.db.Savepoint != nil {
+				s.ok(s.db.Savepoint(x))
+				s.ok(s.db.RollbackTo(x))
+			} else {
+				s.db.Fail(x)
+			}
+			s.ok(s.db.Commit(x))
+		}),
+	}
+}
+
+func claimCases[X any]() []testCase[X] {
+	return []testCase[X]{{
+		"Claim/due", "Claim: selects due rows of the topic, oldest DueAt first; writes back the rows that Decide returns, whole, and returns them with their events.",
+		func(s *suite[X]) {
+			early := s.record(0, event("a"))[0]
+			late := s.record(0, event("b"))[0]
+			s.record(time.Hour, event("c"))
+			claimed := s.claim(due(10))
+			s.check(len(claimed) == 2 && claimed[0].ID == early.ID && claimed[1].ID == late.ID, "claimed %+v", claimed)
+			s.check(string(claimed[0].Event.Payload) == string(early.Payload) && claimed[0].Event.Prev == early.Prev, "event %+v", claimed[0].Event)
+			p := s.pending(early.ID)
+			s.check(p.Claims == 1 && p.DueAt.Equal(claimed[0].DueAt) && p.SentAt.Equal(claimed[0].SentAt), "written %+v, returned %+v", p, claimed[0].Pending)
+			s.check(len(s.claim(due(10))) == 0, "claimed again before it is due")
+		},
+	}, {
+		"Claim/limit and rest", "Claim: up to Limit; rows that Decide leaves out stay as they were.",
+		func(s *suite[X]) {
+			s.record(0, events("a", "b", "c")...)
+			calls := 0
+			sel := due(2)
+			sel.Decide = func(now time.Time, rows []driver.Pending) []driver.Decision {
+				calls++
+				s.check(len(rows) == 2, "Decide got %d rows", len(rows))
+				return take(time.Minute)(now, rows[:1])
+			}
+			s.check(len(s.claim(sel)) == 1 && calls == 1, "Decide was called %d times", calls)
+			s.check(len(s.claim(due(10))) == 2, "what was left out is not there")
+			sel.Decide = func(time.Time, []driver.Pending) []driver.Decision { panic("Decide was called with nothing") }
+			s.check(len(s.claim(sel)) == 0, "claimed something")
+		},
+	}, {
+		"Claim/park and skip", "Decision: a pending row as it shall be from now on; Skip also marks the event as skipped.",
+		func(s *suite[X]) {
+			e := s.record(0, event("a"))[0]
+			sel := due(1)
+			sel.Decide = func(now time.Time, rows []driver.Pending) []driver.Decision {
+				p := rows[0]
+				p.DueAt, p.Claims, p.Crashes, p.Failures, p.LastError = time.Time{}, 3, 4, 5, "because"
+				p.AcceptedAt, p.SentAt = now, now
+				return []driver.Decision{{Pending: p, Skip: true}}
+			}
+			want := s.claim(sel)[0].Pending
+			got := s.pending(e.ID)
+			s.check(*got == want && got.Parked(), "written %+v, decided %+v", got, want)
+			s.check(s.find(driver.EventFilter{})[0].Event.Skipped, "the event is not marked")
+			s.check(len(s.claim(due(1))) == 0, "a parked row is due")
+			byID := s.claim(driver.Selection{IDs: []driver.Ref{e.Ref()}})
+			s.check(len(byID) == 1, "a parked row is not claimed by id")
+		},
+	}, {
+		"Claim/by ids", "Selection: those of IDs; a claim sees only committed rows.",
+		func(s *suite[X]) {
+			list := s.record(time.Hour, events("a", "b")...)
+			absent := event("x")
+			claimed := s.claim(driver.Selection{IDs: []driver.Ref{list[0].Ref(), absent.Ref()}})
+			s.check(len(claimed) == 1 && claimed[0].ID == list[0].ID, "claimed %+v", claimed)
+		},
+	}, {
+		"Claim/accepted", "Selection: Accepted selects rows that were accepted before AcceptedBefore; false selects rows that never were.",
+		func(s *suite[X]) {
+			list := s.record(0, events("a", "b")...)
+			s.ok(s.s.Settle(s.ctx, []driver.Settlement{{ID: list[0].ID, RecordedAt: list[0].RecordedAt, Accepted: true}}))
+			at := s.pending(list[0].ID).AcceptedAt
+			accepted := due(10)
+			accepted.Accepted, accepted.AcceptedBefore = true, at
+			s.check(len(s.claim(accepted)) == 0, "accepted at that very moment counts as before")
+			accepted.AcceptedBefore = at.Add(time.Microsecond)
+			claimed := s.claim(accepted)
+			s.check(len(claimed) == 1 && claimed[0].ID == list[0].ID, "claimed %+v", claimed)
+			claimed = s.claim(due(10))
+			s.check(len(claimed) == 1 && claimed[0].ID == list[1].ID, "fresh: claimed %+v", claimed)
+		},
+	}, {
+		"Claim/probe", "Probe: select only if the topic's ProbedAt is null or at least this old, and set it; of concurrent probes of a topic one succeeds.",
+		func(s *suite[X]) {
+			list := s.record(0, events("a", "b", "c")...)
+			for _, e := range list {
+				s.ok(s.s.Settle(s.ctx, []driver.Settlement{{ID: e.ID, RecordedAt: e.RecordedAt, Accepted: true}}))
+			}
+			var wg sync.WaitGroup
+			counts := make([]int, 4)
+			for i := range counts {
+				wg.Go(func() {
+					sel := due(1)
+					sel.Accepted, sel.Probe, sel.Decide = true, time.Hour, take(time.Minute)
+					claimed, err := s.s.Claim(s.ctx, sel)
+					counts[i] = len(claimed)
+					s.check(err == nil, "%v", err)
+				})
+			}
+			wg.Wait()
+			total := counts[0] + counts[1] + counts[2] + counts[3]
+			s.check(total == 1, "%d probes went", total)
+			s.check(!s.topic("paid").ProbedAt.IsZero(), "ProbedAt is not set")
+		},
+	}, {
+		"Claim/concurrent", "Claim: two concurrent claims never return the same row with the same Claims.",
+		func(s *suite[X]) {
+			for range 10 {
+				s.record(0, events("", "", "", "", "", "", "", "", "", "")...)
+			}
+			var wg sync.WaitGroup
+			var mu sync.Mutex
+			seen := map[uuid.UUID]int{}
+			for range 8 {
+				wg.Go(func() {
+					for range 20 {
+						sel := due(7)
+						sel.Decide = take(time.Minute)
+						claimed, err := s.s.Claim(s.ctx, sel)
+						mu.Lock()
+						s.check(err == nil, "%v", err)
+						for _, c := range claimed {
+							seen[c.ID]++
+						}
+						mu.Unlock()
+					}
+				})
+			}
+			wg.Wait()
+			s.check(len(seen) == 100, "%d of 100 rows were claimed", len(seen))
+			for id, n := range seen {
+				s.check(n == 1, "%s was claimed %d times", id, n)
+			}
+		},
+	}, {
+		"Settle/fence", "Settle: each only if the pending row still has Claims equal to the verdict's; rows that are gone are passed over.",
+		func(s *suite[X]) {
+			list := s.record(0, events("a", "b")...)
+			s.claim(driver.Selection{IDs: []driver.Ref{list[0].Ref()}})
+			before := *s.pending(list[0].ID)
+			gone := event("c")
+			s.ok(s.s.Settle(s.ctx, []driver.Settlement{
+				{ID: list[0].ID, RecordedAt: list[0].RecordedAt, Claims: 0, Park: true, Error: "late"}, {ID: gone.ID, RecordedAt: s.now()},
+				{ID: list[1].ID, RecordedAt: list[1].RecordedAt, Claims: 0, Park: true, Error: "refused"},
+			}))
+			s.check(*s.pending(list[0].ID) == before, "a fenced off verdict changed %+v into %+v", before, s.pending(list[0].ID))
+			p := s.pending(list[1].ID)
+			s.check(p.Parked() && p.LastError == "refused", "not parked: %+v", p)
+		},
+	}, {
+		"Settle/verdicts", "Settle: Crashes becomes 0, DueAt clock + Delay, AcceptedAt the clock when Accepted; LastError becomes Error unless that is empty.",
+		func(s *suite[X]) {
+			e := s.record(0, event("a"))[0]
+			s.claim(driver.Selection{IDs: []driver.Ref{e.Ref()}, Decide: func(_ time.Time, rows []driver.Pending) []driver.Decision {
+				rows[0].Claims, rows[0].Crashes, rows[0].LastError = 1, 3, "before"
+				return []driver.Decision{{Pending: rows[0]}}
+			}})
+			now := s.now()
+			s.ok(s.s.Settle(s.ctx, []driver.Settlement{{ID: e.ID, RecordedAt: e.RecordedAt, Claims: 1, Accepted: true, Delay: time.Hour}}))
+			p := s.pending(e.ID)
+			s.check(p.Crashes == 0 && p.LastError == "before" && !p.AcceptedAt.Before(now), "accepted: %+v", p)
+			s.check(p.DueAt.Sub(p.AcceptedAt) == time.Hour, "due %v after acceptance", p.DueAt.Sub(p.AcceptedAt))
+			s.ok(s.s.Settle(s.ctx, []driver.Settlement{{ID: e.ID, RecordedAt: e.RecordedAt, Claims: 1, Delay: time.Minute, Error: "busy"}}))
+			again := s.pending(e.ID)
+			s.check(again.AcceptedAt.Equal(p.AcceptedAt) && again.LastError == "busy" && again.DueAt.Before(p.DueAt), "again: %+v", again)
+		},
+	}}
+}
+
+func confirmCases[X any]() []testCase[X] {
+	return []testCase[X]{{
+		"Confirm/answers", "Confirm: deletes pending rows (parked or not), sets PublishedAt where it is null, and answers for each, in the order given; the same id twice is Confirmed, then Known.",
+		func(s *suite[X]) {
+			list := s.record(0, events("a", "b", "c")...)
+			s.ok(s.s.Settle(s.ctx, []driver.Settlement{{ID: list[1].ID, RecordedAt: list[1].RecordedAt, Park: true}}))
+			absent := event("x")
+			refs := []driver.Ref{list[0].Ref(), absent.Ref(), list[1].Ref(), list[0].Ref()}
+			answers, err := s.s.Confirm(s.ctx, refs)
+			s.ok(err)
+			want := []driver.Confirmation{driver.Confirmed, driver.Absent, driver.Confirmed, driver.Known}
+			s.check(slices.Equal(answers, want), "answers %v, want %v", answers, want)
+			s.check(s.pending(list[0].ID) == nil && s.pending(list[1].ID) == nil && s.pending(list[2].ID) != nil, "wrong rows are pending")
+			published := s.find(driver.EventFilter{IDs: []uuid.UUID{list[0].ID}})[0].Event.PublishedAt
+			answers, err = s.s.Confirm(s.ctx, refs[:1])
+			s.ok(err)
+			s.check(answers[0] == driver.Known, "repeated: %v", answers)
+			s.check(s.find(driver.EventFilter{IDs: []uuid.UUID{list[0].ID}})[0].Event.PublishedAt.Equal(published) && !published.IsZero(),
+				"a repeated Confirm changed PublishedAt")
+		},
+	}, {
+		"Read/topics", "Read: every topic that is registered or has pending rows, each with its OldestDue (not older than After); Counts adds Waiting and Parked.",
+		func(s *suite[X]) {
+			e := event("a")
+			e.Topic = "unregistered"
+			list := s.record(0, e, event("b"), event("c"))
+			s.ok(s.s.Settle(s.ctx, []driver.Settlement{{ID: list[1].ID, RecordedAt: list[1].RecordedAt, Park: true}}))
+			_, err := s.s.Tend(s.ctx, driver.Chore{Register: &driver.Topic{Name: "empty", Ordered: true}})
+			s.ok(err)
+			s.check(s.topic("empty").Ordered, "the registered topic is not there")
+			s.check(s.topic("unregistered").OldestDue.Equal(list[0].RecordedAt), "oldest due %v", s.topic("unregistered").OldestDue)
+			paid := s.topic("paid")
+			s.check(paid.Waiting == 1 && paid.Parked == 1 && paid.OldestDue.Equal(list[2].RecordedAt) && paid.OldestWaiting.Equal(list[2].RecordedAt), "counted %+v", paid)
+			r, err := s.s.Read(s.ctx, driver.Query{Topics: true, After: list[0].RecordedAt.Add(time.Microsecond)})
+			s.ok(err)
+			for _, t := range r.Topics {
+				s.check(t.OldestDue.IsZero(), "%s: oldest due %v is older than After", t.Name, t.OldestDue)
+			}
+		},
+	}, {
+		"Read/events", "Read: events are ordered by (RecordedAt, ID), narrowed by the filter, and resumed after a reference, in either direction.",
+		func(s *suite[X]) {
+			var all []driver.Event
+			for _, key := range []string{"a", "b", "a", "", "a"} {
+				all = append(all, s.record(0, event(key))...)
+			}
+			ids := func(found []driver.Found) (ids []uuid.UUID) {
+				for _, f := range found {
+					ids = append(ids, f.Event.ID)
+				}
+				return ids
+			}
+			expect := func(what string, f driver.EventFilter, want ...int) {
+				var list []uuid.UUID
+				for _, i := range want {
+					list = append(list, all[i].ID)
+				}
+				s.check(slices.Equal(ids(s.find(f)), list), "%s: found %v, want %v", what, ids(s.find(f)), list)
+			}
+			expect("all", driver.EventFilter{}, 0, 1, 2, 3, 4)
+			expect("key", driver.EventFilter{Key: "a"}, 0, 2, 4)
+			expect("page", driver.EventFilter{After: all[1].Ref(), Limit: 2}, 2, 3)
+			expect("back", driver.EventFilter{After: all[3].Ref(), Limit: 2, Descending: true}, 2, 1)
+			expect("back, key", driver.EventFilter{After: all[4].Ref(), Key: "a", Limit: 1, Descending: true}, 2)
+			_, err := s.s.Confirm(s.ctx, []driver.Ref{all[0].Ref()})
+			s.ok(err)
+			s.ok(s.s.Settle(s.ctx, []driver.Settlement{{ID: all[1].ID, RecordedAt: all[1].RecordedAt, Park: true}}))
+			expect("unconfirmed", driver.EventFilter{State: driver.Unconfirmed}, 1, 2, 3, 4)
+			expect("parked", driver.EventFilter{State: driver.ParkedOnly}, 1)
+			expect("late", driver.EventFilter{State: driver.LateOnly, Limit: 1}, 2)
+			expect("not late yet", driver.EventFilter{State: driver.LateOnly, Late: time.Hour})
+			expect("time", driver.EventFilter{From: all[1].RecordedAt, To: all[3].RecordedAt.Add(time.Microsecond), Key: "a"}, 2)
+		},
+	}}
+}
+
+func tendCases[X any]() []testCase[X] {
+	return []testCase[X]{{
+		"Tend/prove", "Prove raises a topic's ProvenAt to at most the clock, never lowers it.",
+		func(s *suite[X]) {
+			prove := func(at time.Time) time.Time {
+				_, err := s.s.Tend(s.ctx, driver.Chore{Prove: &driver.Proof{Topic: "paid", SentAt: at}})
+				s.ok(err)
+				return s.topic("paid").ProvenAt
+			}
+			at := s.now().Add(-time.Minute)
+			s.check(prove(at).Equal(at), "proven at %v, want %v", s.topic("paid").ProvenAt, at)
+			s.check(prove(at.Add(-time.Hour)).Equal(at), "it was lowered")
+			s.check(!prove(at.Add(time.Hour)).After(s.now()), "it is beyond the clock")
+		},
+	}, {
+		"Tend/forget", "Forget removes confirmed events recorded before Before, never one that has a pending row (P7); counters of confirmed last events go, and no position ever repeats.",
+		func(s *suite[X]) {
+			old := s.record(0, events("a", "a", "b")...)
+			_, err := s.s.Confirm(s.ctx, []driver.Ref{old[0].Ref(), old[1].Ref()})
+			s.ok(err)
+			before := s.now().Add(time.Millisecond)
+			for range 4 {
+				_, err = s.s.Tend(s.ctx, driver.Chore{Forget: &driver.Forget{Before: before, Limit: 1}})
+				s.ok(err)
+			}
+			left := s.find(driver.EventFilter{})
+			s.check(len(left) == 1 && left[0].Event.ID == old[2].ID, "left: %+v", left)
+			next := s.record(0, event("a"))[0]
+			s.check(next.Position > old[1].Position && next.Prev.IsZero(), "position %d after %d, prev %+v", next.Position, old[1].Position, next.Prev)
+			b := s.record(0, event("b"))[0]
+			s.check(b.Position == old[2].Position+1, "the counter of an unconfirmed event is gone")
+		},
+	}, {
+		"Tend/jobs", "Job: inserts or updates a job by its id; a job whose lease is not over may only be updated by its Owner; FinishedAt is set when Finished turns true.",
+		func(s *suite[X]) {
+			j := driver.Job{ID: uuid.Must(uuid.NewV7()), By: "kim", Spec: []byte(`{"a":1}`)}
+			save := func(owner byte) int {
+				j.Owner, j.Lease = uuid.UUID{owner}, time.Hour
+				n, err := s.s.Tend(s.ctx, driver.Chore{Job: &j})
+				s.ok(err)
+				return n
+			}
+			_, err := s.s.Tend(s.ctx, driver.Chore{Job: &j})
+			s.ok(err)
+			s.check(save(1) == 1 && save(2) == 0 && save(1) == 1, "the lease does not keep others out")
+			j.Resume, j.Sent, j.LastError, j.Finished = driver.Ref{ID: j.ID, RecordedAt: s.now()}, 7, "x", true
+			s.check(save(1) == 1, "the owner cannot finish it")
+			r, err := s.s.Read(s.ctx, driver.Query{Jobs: true})
+			s.ok(err)
+			got := r.Jobs[0]
+			s.check(len(r.Jobs) == 1 && got.By == "kim" && string(got.Spec) == `{"a":1}` && got.Resume == j.Resume && got.Sent == 7 &&
+				got.LastError == "x" && got.Finished && !got.FinishedAt.IsZero() && !got.CreatedAt.IsZero() && got.Owner == j.Owner, "read %+v", got)
+		},
+	}}
+}
