@@ -1,0 +1,205 @@
+package tests
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/pabalnats"
+	"github.com/pabal-go/pabal/pabalsql"
+	"github.com/pabal-go/pabal/shop"
+)
+
+// station is a running service of the shop, and what lies beneath it.
+type station struct {
+	db      *sql.DB
+	client  *pabal.Client[*sql.Tx]
+	service shop.Service
+}
+
+// village is a whole shop in one process: a database per service, one embedded broker.
+type village struct {
+	stations map[string]*station
+	server   *httptest.Server
+	stop     func()
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// openVillage opens a shop in dir and runs it until stop is called, or the test ends.
+func openVillage(t testing.TB, dir string, o shop.Options) *village {
+	t.Helper()
+	broker, err := pabalnats.Open(filepath.Join(dir, "nats"), &pabalnats.Options{Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Logger = quiet()
+	v := &village{stations: map[string]*station{}}
+	var services []shop.Service
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	for _, role := range shop.Roles() {
+		s := openStation(t, filepath.Join(dir, role+".db"), role, broker, o)
+		v.stations[role] = s
+		services = append(services, s.service)
+		s.service.Consume(s.client)
+		tasks.Go(func() {
+			if err := s.client.Run(ctx); err != nil {
+				t.Errorf("run %s: %v", role, err)
+			}
+		})
+		tasks.Go(func() {
+			if err := s.service.Run(ctx); err != nil {
+				t.Errorf("run %s: %v", role, err)
+			}
+		})
+	}
+	v.server = httptest.NewServer(shop.Handler(services...))
+	v.stop = sync.OnceFunc(func() {
+		v.server.Close()
+		cancel()
+		tasks.Wait()
+		for role, s := range v.stations {
+			if err := s.service.Close(); err != nil {
+				t.Errorf("close %s: %v", role, err)
+			}
+			if err := s.db.Close(); err != nil {
+				t.Errorf("close database of %s: %v", role, err)
+			}
+		}
+		if err := broker.Close(); err != nil {
+			t.Errorf("close broker: %v", err)
+		}
+	})
+	t.Cleanup(v.stop)
+	return v
+}
+
+// openStation opens a service without running it. Its database is closed by whoever runs it.
+func openStation(t testing.TB, file, role string, broker driver.Broker, o shop.Options) *station {
+	t.Helper()
+	db := openDatabase(t, file)
+	if _, _, err := shop.Migrate(t.Context(), db, "", role); err != nil {
+		t.Fatal(err)
+	}
+	store, err := pabalsql.New(db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := pabal.New(t.Context(), store, broker, role, &pabal.Options{Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := shop.Open(t.Context(), role, db, client, &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &station{db: db, client: client, service: service}
+}
+
+func openDatabase(t testing.TB, file string) *sql.DB {
+	t.Helper()
+	db, err := pabalsql.OpenSQLite(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pabalsql.Migrate(t.Context(), db, nil); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// books are the village's books.
+func (v *village) books(wait time.Duration) shop.Books {
+	return shop.Books{
+		Order: v.stations["order"].db, Notification: v.stations["notification"].db, Settlement: v.stations["settlement"].db,
+		Wait: wait, Owed: v.owed,
+		Events: func(ctx context.Context) (map[string]shop.Tally, error) { return tally(ctx, v.stations["order"].client.Operator) },
+	}
+}
+
+// owed says which events are unconfirmed, held or parked.
+func (v *village) owed(ctx context.Context) (string, error) {
+	var owed []string
+	for _, role := range shop.Roles() {
+		s, err := v.stations[role].client.Status(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, topic := range s.Topics {
+			if n := topic.Waiting + topic.Parked; n > 0 {
+				owed = append(owed, fmt.Sprintf("%d events of %s/%s unconfirmed", n, role, topic.Name))
+			}
+		}
+		for _, c := range s.Consumers {
+			if n := c.Held + c.Parked; n > 0 {
+				owed = append(owed, fmt.Sprintf("%d events held or parked by %s", n, c.Consumer))
+			}
+		}
+	}
+	return strings.Join(owed, ", "), nil
+}
+
+// tally counts a store's events by type.
+func tally(ctx context.Context, o *pabal.Operator) (map[string]shop.Tally, error) {
+	counts := map[string]shop.Tally{}
+	f := driver.EventFilter{Limit: 1000}
+	for {
+		found, err := o.Events(ctx, f)
+		if err != nil || len(found) == 0 {
+			return counts, err
+		}
+		for i := range found {
+			c := counts[found[i].Event.Type]
+			c.Recorded++
+			if found[i].Pending == nil && !found[i].Event.PublishedAt.IsZero() {
+				c.Confirmed++
+			}
+			counts[found[i].Event.Type] = c
+		}
+		f.After = found[len(found)-1].Event.Ref()
+	}
+}
+
+func TestBooksAgreeAfterTraffic(t *testing.T) {
+	v := openVillage(t, t.TempDir(), shop.Options{})
+	traffic, err := shop.Load{URL: v.server.URL, For: 3 * time.Second, Seed: 1}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", *traffic)
+	reconciled(t, v, traffic)
+}
+
+// reconciled fails the test unless the books agree, with each other and with what the load was answered.
+func reconciled(t *testing.T, v *village, traffic *shop.Traffic) {
+	t.Helper()
+	for _, complaint := range traffic.Complaints {
+		t.Error(complaint)
+	}
+	r, err := shop.Reconcile(t.Context(), v.books(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", *r)
+	for _, difference := range r.Differences {
+		t.Error(difference)
+	}
+	if int64(r.Paid) != traffic.Paid || int64(r.Placed) != traffic.Placed || int64(r.Cancelled) != traffic.Cancelled {
+		t.Errorf("books: %d placed, %d paid, %d cancelled; answered: %d, %d, %d",
+			r.Placed, r.Paid, r.Cancelled, traffic.Placed, traffic.Paid, traffic.Cancelled)
+	}
+	if r.Paid == 0 || r.Refunded == 0 {
+		t.Errorf("a load without payments or refunds proves nothing: %+v", *r)
+	}
+}

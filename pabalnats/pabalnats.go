@@ -1,0 +1,231 @@
+// Package pabalnats carries Pabal's events over NATS JetStream, in this process or on servers elsewhere.
+//
+//	broker, err := pabalnats.Open("./data/nats", nil)                 // embedded, no listening port
+//	broker, err := pabalnats.Connect(ctx, "nats://127.0.0.1:4222", nil)
+//
+// An installation is one stream: a subject for each topic, a subject for each queue, and a durable pull consumer for each
+// queue, whose filter subjects are its subscriptions. Interest retention removes a message once every queue has it
+// acknowledged, and at once when no queue is subscribed.
+package pabalnats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+// Options of [Open] and [Connect]. Nil and zero values are the good defaults.
+type Options struct {
+	// Stream is the installation's name, of letters, digits, '-' and '_', default "pabal". Installations of different
+	// names share nothing.
+	Stream string
+	// Retention bounds how long a message waits for a queue whose service is away. 1 h to 90 days, default 14 days.
+	Retention time.Duration
+	// Hold is how long a received message is left to its receiver before it is delivered again. Default 30 s.
+	Hold time.Duration
+	// Replicas of the stream on a cluster: 1, 3 or 5. Default 1.
+	Replicas int
+	// Relaxed, for Open: a message counts as stored before it is synced to disk. A power cut may lose the newest ones
+	// (the republisher finds them), kill -9 of the process does not.
+	Relaxed bool
+	// NATS are further options of the connection, such as nats.UserCredentials or nats.Secure.
+	NATS []nats.Option
+	// Logger gets the server's warnings and errors, and what happens to the connection. Default slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	receiveWait = 5 * time.Second
+	prefetch    = 512  // messages of a queue that lie here, received and not asked for yet
+	inFlight    = 8192 // messages of a queue that are not acknowledged
+)
+
+func (o *Options) fill() (Options, error) {
+	f := Options{}
+	if o != nil {
+		f = *o
+	}
+	if f.Stream == "" {
+		f.Stream = "pabal"
+	}
+	if f.Retention == 0 {
+		f.Retention = 14 * 24 * time.Hour
+	}
+	if f.Hold == 0 {
+		f.Hold = 30 * time.Second
+	}
+	if f.Replicas == 0 {
+		f.Replicas = 1
+	}
+	if f.Logger == nil {
+		f.Logger = slog.Default()
+	}
+	switch {
+	case f.Retention < time.Hour || f.Retention > 90*24*time.Hour:
+		return f, fmt.Errorf("pabalnats: Options.Retention is %v: from 1 h to 90 days", f.Retention)
+	case f.Hold < time.Second || f.Hold > time.Hour:
+		return f, fmt.Errorf("pabalnats: Options.Hold is %v: from 1 s to 1 h", f.Hold)
+	case f.Replicas != 1 && f.Replicas != 3 && f.Replicas != 5:
+		return f, fmt.Errorf("pabalnats: Options.Replicas is %d: 1, 3 or 5", f.Replicas)
+	}
+	return f, nil
+}
+
+// Broker is a connection to an installation. It implements driver.Broker.
+type Broker struct {
+	o      Options
+	conn   *nats.Conn
+	js     jetstream.JetStream
+	server *server.Server // nil: elsewhere
+	lock   *os.File
+
+	mu     sync.Mutex
+	queues map[string]*queue
+	known  map[string]bool // queues that exist
+}
+
+var _ driver.Broker = (*Broker)(nil)
+
+// Open starts a server in this process, without a listening port, and connects to it. Its files lie in dir, which one
+// process at a time may open. A message is accepted when it is synced to disk.
+func Open(dir string, o *Options) (*Broker, error) {
+	options, err := o.fill()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := server.NewServer(&server.Options{
+		ServerName: "pabal", DontListen: true, JetStream: true, StoreDir: dir, NoSigs: true, SyncAlways: !options.Relaxed,
+		MaxPayload: 1 << 20, NoSystemAccount: false,
+	})
+	if err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("start NATS in %s: %w", dir, err)
+	}
+	ns.SetLoggerV2(natsLog{options.Logger}, false, false, false)
+	ns.Start()
+	if !ns.ReadyForConnections(30 * time.Second) {
+		ns.Shutdown()
+		_ = lock.Close()
+		return nil, fmt.Errorf("start NATS in %s: not ready after 30 s", dir)
+	}
+	b, err := connect(context.Background(), "", options, nats.InProcessServer(ns))
+	if err != nil {
+		ns.Shutdown()
+		_ = lock.Close()
+		return nil, err
+	}
+	b.server, b.lock = ns, lock
+	return b, nil
+}
+
+// lockDir keeps other processes out; the lock goes with the process, also when that is killed.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("NATS directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("NATS directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("NATS directory %s is used by another process: stop that one, or choose another directory", dir)
+	}
+	return f, nil
+}
+
+// Connect connects to servers elsewhere: a URL, or several with commas between. It reconnects for ever.
+func Connect(ctx context.Context, url string, o *Options) (*Broker, error) {
+	options, err := o.fill()
+	if err != nil {
+		return nil, err
+	}
+	return connect(ctx, url, options)
+}
+
+func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*Broker, error) {
+	log := o.Logger
+	options := append([]nats.Option{
+		nats.Name("pabal"), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second), nats.Timeout(5 * time.Second),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("NATS connection lost, reconnecting", "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("NATS connection is back", "url", c.ConnectedUrlRedacted()) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("NATS", "err", err) }),
+	}, append(more, o.NATS...)...)
+	conn, err := nats.Connect(url, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS %s: %w", url, err)
+	}
+	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(16_384))
+	if err == nil {
+		call, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		_, err = js.AccountInfo(call)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("JetStream at %s: %w", url, err)
+	}
+	return &Broker{o: o, conn: conn, js: js, queues: map[string]*queue{}, known: map[string]bool{}}, nil
+}
+
+// Limits implements driver.Broker.
+func (b *Broker) Limits() driver.Limits {
+	return driver.Limits{
+		Message: int(b.conn.MaxPayload()), InFlight: inFlight, Name: 64, Hold: b.o.Hold, Wait: receiveWait, Redelivery: b.o.Retention,
+	}
+}
+
+// Close implements driver.Broker.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	queues := b.queues
+	b.queues = map[string]*queue{}
+	b.mu.Unlock()
+	for _, q := range queues {
+		q.close()
+	}
+	err := b.conn.FlushTimeout(5 * time.Second)
+	b.conn.Close()
+	if b.server != nil {
+		b.server.Shutdown()
+		b.server.WaitForShutdown()
+		err = errors.Join(err, b.lock.Close())
+	}
+	return err
+}
+
+// natsLog hands the server's warnings and errors on.
+type natsLog struct{ log *slog.Logger }
+
+func (natsLog) Noticef(string, ...any) {}
+func (natsLog) Debugf(string, ...any)  {}
+func (natsLog) Tracef(string, ...any)  {}
+func (n natsLog) Warnf(format string, args ...any) {
+	n.log.Warn("NATS server: " + fmt.Sprintf(format, args...))
+}
+func (n natsLog) Errorf(format string, args ...any) {
+	n.log.Error("NATS server: " + fmt.Sprintf(format, args...))
+}
+func (n natsLog) Fatalf(format string, args ...any) {
+	n.log.Error("NATS server: " + fmt.Sprintf(format, args...))
+}

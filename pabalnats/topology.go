@@ -1,0 +1,215 @@
+package pabalnats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+// Topology. A consumer's filter subjects can only be replaced as a whole, so two processes that add a topic each would undo
+// each other's. What a queue is subscribed to therefore lies in a key-value bucket beside the stream, which knows
+// compare-and-set and only grows; filters are written from it, until it has not changed meanwhile.
+
+func (b *Broker) topicSubject(name string) string { return b.o.Stream + ".topic." + name }
+func (b *Broker) queueSubject(name string) string { return b.o.Stream + ".queue." + name }
+func (b *Broker) bucket() string                  { return b.o.Stream + "-topology" }
+
+// Check implements driver.Broker.
+func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) error {
+	stream, err := b.stream(ctx, create)
+	if err != nil {
+		return err
+	}
+	kv, err := b.js.KeyValue(ctx, b.bucket())
+	if errors.Is(err, jetstream.ErrBucketNotFound) && create {
+		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: b.bucket(), Replicas: b.o.Replicas})
+	}
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return &driver.MissingError{Missing: []string{"key-value bucket " + b.bucket()}}
+	}
+	if err != nil {
+		return fmt.Errorf("open key-value bucket %s: %w", b.bucket(), err)
+	}
+	var missing []string
+	for _, topic := range t.Topics {
+		if err := b.checkTopic(ctx, kv, topic.Name, create, &missing); err != nil {
+			return fmt.Errorf("check topic %s: %w", topic.Name, err)
+		}
+	}
+	for _, q := range t.Queues {
+		if err := b.checkQueue(ctx, kv, stream, q, create, &missing); err != nil {
+			return fmt.Errorf("check queue %s: %w", q.Name, err)
+		}
+	}
+	if len(missing) > 0 {
+		return &driver.MissingError{Missing: missing}
+	}
+	return nil
+}
+
+func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, error) {
+	stream, err := b.js.Stream(ctx, b.o.Stream)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err != nil {
+			return nil, fmt.Errorf("look up stream %s: %w", b.o.Stream, err)
+		}
+		return stream, nil
+	}
+	if !create {
+		return nil, &driver.MissingError{Missing: []string{"stream " + b.o.Stream}}
+	}
+	stream, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: b.o.Stream, Subjects: []string{b.o.Stream + ".topic.>", b.o.Stream + ".queue.>"},
+		Retention: jetstream.InterestPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
+		MaxAge: b.o.Retention, Replicas: b.o.Replicas, Duplicates: 2 * time.Minute,
+		Description: "Pabal: a subject for each topic and each queue",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create stream %s: %w", b.o.Stream, err)
+	}
+	return stream, nil
+}
+
+func (b *Broker) checkTopic(ctx context.Context, kv jetstream.KeyValue, name string, create bool, missing *[]string) error {
+	_, err := kv.Get(ctx, "topic."+name)
+	if !errors.Is(err, jetstream.ErrKeyNotFound) {
+		return err
+	}
+	if !create {
+		*missing = append(*missing, "topic "+name)
+		return nil
+	}
+	_, err = kv.Put(ctx, "topic."+name, []byte("{}"))
+	return err
+}
+
+func (b *Broker) checkQueue(
+	ctx context.Context, kv jetstream.KeyValue, stream jetstream.Stream, q driver.QueueSpec, create bool, missing *[]string,
+) error {
+	if !create {
+		return b.missingOf(ctx, stream, q, missing)
+	}
+	for {
+		topics, err := b.subscribe(ctx, kv, q)
+		if err != nil {
+			return err
+		}
+		if err := b.filter(ctx, stream, q.Name, topics); err != nil {
+			return err
+		}
+		now, _, err := b.subscriptions(ctx, kv, q.Name)
+		if err != nil {
+			return err
+		}
+		if slices.Equal(now, topics) {
+			return nil
+		}
+	}
+}
+
+func (b *Broker) missingOf(ctx context.Context, stream jetstream.Stream, q driver.QueueSpec, missing *[]string) error {
+	c, err := stream.Consumer(ctx, q.Name)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		*missing = append(*missing, "queue "+q.Name)
+		for _, topic := range q.Topics {
+			*missing = append(*missing, fmt.Sprintf("subscription of queue %s to topic %s", q.Name, topic))
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, topic := range q.Topics {
+		if !slices.Contains(filters(c.CachedInfo().Config), b.topicSubject(topic)) {
+			*missing = append(*missing, fmt.Sprintf("subscription of queue %s to topic %s", q.Name, topic))
+		}
+	}
+	return nil
+}
+
+// subscriptions reads what a queue is subscribed to, in order, and the revision of that; 0: nothing yet.
+func (b *Broker) subscriptions(ctx context.Context, kv jetstream.KeyValue, queue string) ([]string, uint64, error) {
+	entry, err := kv.Get(ctx, "queue."+queue)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	var topics []string
+	err = json.Unmarshal(entry.Value(), &topics)
+	return topics, entry.Revision(), err
+}
+
+// subscribe adds the topics of q to what its queue is subscribed to, and returns all of that.
+func (b *Broker) subscribe(ctx context.Context, kv jetstream.KeyValue, q driver.QueueSpec) ([]string, error) {
+	for {
+		topics, revision, err := b.subscriptions(ctx, kv, q.Name)
+		if err != nil {
+			return nil, err
+		}
+		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(topics, q.Topics))))
+		if slices.Equal(all, topics) {
+			return topics, nil
+		}
+		value, err := json.Marshal(all)
+		if err != nil {
+			return nil, err
+		}
+		if revision == 0 {
+			_, err = kv.Create(ctx, "queue."+q.Name, value)
+		} else {
+			_, err = kv.Update(ctx, "queue."+q.Name, value, revision)
+		}
+		if err != nil && !wrongRevision(err) {
+			return nil, err
+		}
+	}
+}
+
+func wrongRevision(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) ||
+		errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
+
+// filter makes the queue's consumer, or replaces its filter subjects where they differ.
+func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue string, topics []string) error {
+	want := []string{b.queueSubject(queue)}
+	for _, topic := range topics {
+		want = append(want, b.topicSubject(topic))
+	}
+	c, err := stream.Consumer(ctx, queue)
+	if err == nil {
+		config := c.CachedInfo().Config
+		if slices.Equal(slices.Sorted(slices.Values(filters(config))), slices.Sorted(slices.Values(want))) {
+			return nil
+		}
+		config.FilterSubject, config.FilterSubjects = "", want
+		_, err = stream.UpdateConsumer(ctx, config)
+		return err
+	}
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return err
+	}
+	_, err = stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable: queue, FilterSubjects: want, AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.o.Hold, MaxDeliver: -1,
+		MaxAckPending: inFlight, DeliverPolicy: jetstream.DeliverNewPolicy, Replicas: b.o.Replicas,
+		Description: "Pabal: queue " + queue,
+	})
+	return err
+}
+
+func filters(c jetstream.ConsumerConfig) []string {
+	if c.FilterSubject != "" {
+		return []string{c.FilterSubject}
+	}
+	return c.FilterSubjects
+}
