@@ -162,3 +162,19 @@ func (s *Store) jobs(ctx context.Context) (jobs []driver.Job, err error) {
 	}, sqlJobs)
 	return jobs, err
 }
+
+// Tally counts recorded and confirmed events of a type.
+type Tally struct{ Recorded, Confirmed int }
+
+// Tallies counts all events by type. It reads the whole table: for audits, not for dashboards.
+func (s *Store) Tallies(ctx context.Context) (map[string]Tally, error) {
+	tallies := map[string]Tally{}
+	err := s.query(ctx, nil, func(r *sql.Rows) error {
+		var name string
+		var t Tally
+		err := r.Scan(&name, &t.Recorded, &t.Confirmed)
+		tallies[name] = t
+		return err
+	}, `select type, count(*), count(published_at) from {p}event group by type`)
+	return tallies, err
+}

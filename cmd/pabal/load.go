@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/shop"
+)
+
+// load makes traffic and shows how it goes.
+func (c *shopCommand) load(a *app, address string, rate float64) (*shop.Traffic, error) {
+	l := shop.Load{URL: address, Rate: rate, For: c.For, Seed: c.Seed, Progress: func(p shop.Progress) {
+		_, _ = fmt.Fprintf(a.stderr, "\r%6s  placed %d  paid %d  cancelled %d  refused %d  repeated %d  wrong %d  (%.0f paid/s)   ",
+			p.Elapsed.Round(time.Second), p.Placed, p.Paid, p.Cancelled, p.Refused, p.Repeated, p.Wrong, float64(p.Paid)/p.Elapsed.Seconds())
+	}}
+	t, err := l.Run(a.ctx)
+	_, _ = fmt.Fprintln(a.stderr)
+	if err != nil {
+		return nil, err
+	}
+	_, _ = fmt.Fprintf(a.stdout, "traffic: %d orders placed, %d paid, %d cancelled in %s: %.0f paid orders/s; payment p50 %s, p99 %s\n",
+		t.Placed, t.Paid, t.Cancelled, t.Elapsed.Round(time.Millisecond), float64(t.Paid)/t.Elapsed.Seconds(),
+		t.PayP50.Round(10*time.Microsecond), t.PayP99.Round(10*time.Microsecond))
+	for _, complaint := range t.Complaints {
+		_, _ = fmt.Fprintln(a.stdout, "wrong answer:", complaint)
+	}
+	if t.Wrong > 0 {
+		return t, &exit{exitFailed, fmt.Errorf("%d answers were wrong", t.Wrong)}
+	}
+	return t, nil
+}
+
+// reconcile compares the books of the databases in the data directory.
+func (c *shopCommand) reconcile(a *app) error {
+	h := &house{a: a, databases: map[string]*database{}, operators: map[string]*pabal.Operator{}}
+	defer h.close()
+	for _, role := range shop.Roles() {
+		d, err := openDatabase("sqlite:"+filepath.Join(c.Data, role+".db"), "")
+		if err != nil {
+			return err
+		}
+		h.databases[role] = d
+		if h.operators[role], err = pabal.Operate(a.ctx, d.store); err != nil {
+			return fmt.Errorf("role %s: %w", role, err)
+		}
+	}
+	return h.reconcile(a, nil)
+}
+
+func (h *house) reconcile(a *app, t *shop.Traffic) error {
+	order, notification, settlement := h.databases["order"], h.databases["notification"], h.databases["settlement"]
+	if order == nil || notification == nil || settlement == nil {
+		return usage("the books of order, notification and settlement are needed to reconcile: run all roles")
+	}
+	r, err := shop.Reconcile(a.ctx, shop.Books{
+		Order: order.db, Notification: notification.db, Settlement: settlement.db, Dialect: order.dialect, Wait: time.Minute,
+		Owed: h.owed,
+		Events: func(ctx context.Context) (map[string]shop.Tally, error) {
+			tallies, err := order.store.Tallies(ctx)
+			events := map[string]shop.Tally{}
+			for name, n := range tallies {
+				events[name] = shop.Tally{Recorded: n.Recorded, Confirmed: n.Confirmed}
+			}
+			return events, err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(a.stdout, "reconciliation: %d orders paid, %d events confirmed, %d ledger entries, %d notifications; "+
+		"%d cancelled, %d refunded, %d reversals; net %v\n", r.Paid, r.Events[shop.OrderPaid.Name()].Confirmed, r.Payments,
+		r.Notifications, r.Cancelled, r.Refunded, r.Reversals, r.Net)
+	if t != nil && int64(r.Paid) < t.Paid {
+		r.Differences = append(r.Differences, fmt.Sprintf("%d payments were answered, %d are in the books", t.Paid, r.Paid))
+	}
+	if !r.Reconciled() {
+		for _, d := range r.Differences {
+			_, _ = fmt.Fprintln(a.stdout, "differs:", d)
+		}
+		return &exit{exitFailed, fmt.Errorf("the books differ in %d points", len(r.Differences)+r.More)}
+	}
+	_, err = fmt.Fprintln(a.stdout, "reconciled: nothing lost, nothing twice")
+	return err
+}
+
+// owed says what is still on its way.
+func (h *house) owed(ctx context.Context) (string, error) {
+	var owed []string
+	for _, role := range shop.Roles() {
+		o := h.operators[role]
+		if o == nil {
+			continue
+		}
+		s, err := o.Status(ctx)
+		if err != nil {
+			return "", errors.Join(err)
+		}
+		for _, t := range s.Topics {
+			if n := t.Waiting + t.Parked; n > 0 {
+				owed = append(owed, fmt.Sprintf("%s: %d events of topic %s are unconfirmed", role, n, t.Name))
+			}
+		}
+		for _, c := range s.Consumers {
+			if n := c.Held + c.Parked; n > 0 {
+				owed = append(owed, fmt.Sprintf("%s: consumer %s holds %d events", role, c.Consumer, n))
+			}
+		}
+	}
+	return strings.Join(owed, "; "), nil
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/smtp"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/pabalsql"
+	"github.com/pabal-go/pabal/shop"
+)
+
+type shopCommand struct {
+	Roles   []string      `arg:"" optional:"" name:"role" help:"order, member, product, notification or settlement; default: all."`
+	Data    string        `help:"Directory for databases and the embedded broker." default:"./pabal-data" env:"PABAL_DATA"`
+	DB      string        `name:"db" help:"Database of the one role, instead of a file in the data directory." placeholder:"ADDRESS" env:"PABAL_SHOP_DB"`
+	Listen  string        `help:"Address of the HTTP API." default:"127.0.0.1:8080" env:"PABAL_LISTEN"`
+	Deliver string        `help:"How notifications go out: log, an http(s) URL, or smtp://USER:PASSWORD@HOST:PORT?from=ADDRESS." default:"log" env:"PABAL_DELIVER"`
+	Load    string        `help:"Make traffic, RATE/s or max, then reconcile and exit." placeholder:"RATE"`
+	For     time.Duration `help:"How long to make traffic." default:"1m"`
+	Seed    uint64        `help:"Seed of the traffic." default:"1"`
+	Target  string        `help:"Make traffic on a shop that runs elsewhere, and do not reconcile." placeholder:"URL"`
+	Check   bool          `help:"Reconcile the books in the data directory and exit; the shop may be running."`
+	brokerFlags
+}
+
+// house is the running shop.
+type house struct {
+	a         *app
+	broker    driver.Broker
+	databases map[string]*database
+	services  []shop.Service
+	clients   []*pabal.Client[*sql.Tx]
+	operators map[string]*pabal.Operator
+	mux       *http.ServeMux
+}
+
+func (c *shopCommand) Run(a *app) error {
+	rate, err := c.check()
+	if err != nil {
+		return err
+	}
+	if c.Target != "" {
+		_, err := c.load(a, c.Target, rate)
+		return err
+	}
+	if c.Check {
+		return c.reconcile(a)
+	}
+	h, err := c.open(a)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return usage("--listen: %w", err)
+	}
+	address := "http://" + listener.Addr().String()
+	ctx, stop := context.WithCancel(a.ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- h.run(ctx, listener) }()
+	c.greet(a, address)
+	if c.Load == "" {
+		return <-done
+	}
+	traffic, err := c.load(a, address, rate)
+	if err == nil {
+		err = h.reconcile(a, traffic)
+	}
+	stop()
+	return errors.Join(err, <-done)
+}
+
+func (c *shopCommand) check() (rate float64, err error) {
+	for _, role := range c.Roles {
+		if !slices.Contains(shop.Roles(), role) {
+			return 0, usage("role %q: one of %s", role, strings.Join(shop.Roles(), ", "))
+		}
+	}
+	if c.DB != "" && len(c.Roles) != 1 {
+		return 0, usage("--db is for one role; without it each has a file in --data")
+	}
+	if len(c.Roles) == 0 {
+		c.Roles = shop.Roles()
+	}
+	if c.Broker == "" {
+		c.Broker = "embedded:" + filepath.Join(c.Data, "nats")
+	}
+	switch c.Load {
+	case "", "max":
+	default:
+		if _, err := fmt.Sscanf(c.Load, "%f/s", &rate); err != nil || rate <= 0 || rate > 1e6 {
+			return 0, usage("--load %q: give RATE/s, such as 200/s, or max", c.Load)
+		}
+	}
+	if c.Target != "" && c.Load == "" {
+		return 0, usage("--target needs --load")
+	}
+	if c.For <= 0 {
+		return 0, usage("--for %v: give a time above 0", c.For)
+	}
+	return rate, nil
+}
+
+func (c *shopCommand) open(a *app) (h *house, err error) {
+	delivery, err := c.delivery(a)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.Data, 0o750); err != nil {
+		return nil, usage("--data: %w", err)
+	}
+	h = &house{a: a, databases: map[string]*database{}, operators: map[string]*pabal.Operator{}, mux: http.NewServeMux()}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	if h.broker, err = openBroker(a, c.Broker); err != nil {
+		return nil, err
+	}
+	for _, role := range c.Roles {
+		if err := c.openRole(h, role, delivery); err != nil {
+			return nil, fmt.Errorf("role %s: %w", role, err)
+		}
+	}
+	return h, nil
+}
+
+func (c *shopCommand) openRole(h *house, role string, delivery shop.Delivery) error {
+	address := c.DB
+	if address == "" {
+		address = "sqlite:" + filepath.Join(c.Data, role+".db")
+	}
+	d, err := openDatabase(address, "")
+	if err != nil {
+		return err
+	}
+	h.databases[role] = d
+	if _, err := pabalsql.Migrate(h.a.ctx, d.db, d.options); err != nil {
+		return err
+	}
+	if _, _, err := shop.Migrate(h.a.ctx, d.db, d.dialect, role); err != nil {
+		return err
+	}
+	client, err := pabal.New(h.a.ctx, d.store, h.broker, role, &pabal.Options{Logger: h.a.log, FixedTopology: c.Fixed})
+	if err != nil {
+		return err
+	}
+	service, err := shop.Open(h.a.ctx, role, d.db, client, &shop.Options{Dialect: d.dialect, Delivery: delivery, Logger: h.a.log})
+	if err != nil {
+		return err
+	}
+	service.Mount(h.mux)
+	service.Consume(client)
+	h.services = append(h.services, service)
+	h.clients = append(h.clients, client)
+	h.operators[role] = client.Operator
+	return nil
+}
+
+func (c *shopCommand) delivery(a *app) (shop.Delivery, error) {
+	if c.Deliver == "log" {
+		level := slog.LevelInfo
+		return shop.DeliverByLog(a.log, level), nil
+	}
+	u, err := url.Parse(c.Deliver)
+	if err != nil {
+		return nil, usage("--deliver: %w", err)
+	}
+	switch u.Scheme {
+	case "http", "https":
+		return shop.DeliverByWebhook(c.Deliver, &http.Client{Timeout: 10 * time.Second}), nil
+	case "smtp":
+		server := shop.Mail{Addr: u.Host, From: u.Query().Get("from")}
+		if password, ok := u.User.Password(); ok {
+			server.Auth = smtp.PlainAuth("", u.User.Username(), password, u.Hostname())
+		}
+		delivery, err := shop.DeliverByMail(server)
+		if err != nil {
+			return nil, usage("--deliver: %w", err)
+		}
+		return delivery, nil
+	}
+	return nil, usage("--deliver %q: log, an http(s) URL or smtp://…", c.Deliver)
+}
+
+// run serves, publishes and consumes until ctx ends or a part fails.
+func (h *house) run(ctx context.Context, listener net.Listener) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	server := &http.Server{
+		Handler: h.mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute,
+	}
+	errs := make(chan error, len(h.clients)+len(h.services)+2)
+	var parts sync.WaitGroup
+	start := func(part func() error) {
+		parts.Go(func() {
+			err := part()
+			if err != nil {
+				stop() // the others end too
+			}
+			errs <- err
+		})
+	}
+	// Requests end before the clients do, so that what they commit is still published.
+	clients, stopClients := context.WithCancel(context.WithoutCancel(ctx))
+	for _, client := range h.clients {
+		start(func() error { return client.Run(clients) })
+	}
+	for _, service := range h.services {
+		start(func() error { return service.Run(clients) })
+	}
+	start(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	start(func() error {
+		<-ctx.Done()
+		defer stopClients()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		return server.Shutdown(grace)
+	})
+	parts.Wait()
+	close(errs)
+	var all []error
+	for err := range errs {
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+func (h *house) close() {
+	for _, service := range h.services {
+		_ = service.Close()
+	}
+	if h.broker != nil {
+		_ = h.broker.Close()
+	}
+	for _, d := range h.databases {
+		d.close()
+	}
+}
+
+func (c *shopCommand) greet(a *app, address string) {
+	_, _ = fmt.Fprintf(a.stdout, "pabal shop (%s) is open at %s\n", strings.Join(c.Roles, ", "), address)
+	if len(c.Roles) < len(shop.Roles()) || c.Load != "" {
+		return
+	}
+	_, _ = fmt.Fprintf(a.stdout, `
+Things to try:
+
+  1. Offer something, and order it:
+     curl -X PUT %[1]s/products/tea/price -H 'Content-Type: application/json' -d '{"sellerId":"kim","name":"Green tea","price":{"amount":12000,"currency":"KRW"}}'
+     curl -X POST %[1]s/orders -H 'Content-Type: application/json' -H "Idempotency-Key: first" -d '{"memberId":"lee","lines":[{"productId":"tea","quantity":2}]}'
+
+  2. Pay the order, with the number that the last answer told:
+     curl -X POST %[1]s/orders/NUMBER/payment -H 'Content-Type: application/json' -d '{"paymentId":"p-1","amount":{"amount":24000,"currency":"KRW"}}'
+
+  3. See that three services know it:
+     curl '%[1]s/notifications?member=lee'; curl %[1]s/settlements/ledger/NUMBER; pabal status --db sqlite:%[2]s
+
+`, address, filepath.Join(c.Data, "order.db"))
+}
