@@ -123,6 +123,8 @@ type Client[X any] struct {
 	publisher *publisher
 	consumers []*Consumer[X]
 	running   bool
+	unready   int // consumers, and the confirmer, whose queues are not there yet
+	ready     world.Signal
 }
 
 // New opens a store and a broker for the events of source, the producing store's name: 1 to 50 letters, digits, '-' and
@@ -160,7 +162,37 @@ func New[X any](
 		house:     h,
 		store:     store,
 		publisher: newPublisher(h),
+		ready:     h.w.NewSignal(),
+		unready:   1, // until Run has counted them
 	}, nil
+}
+
+// Ready waits until [Client.Run] has the queues of this client's consumers, and its record queue, subscribed: what is
+// published from then on reaches them. A broker has no copy of what was published before, so a program that takes
+// requests should wait for Ready first.
+func (c *Client[X]) Ready(ctx context.Context) error {
+	for {
+		c.house.mu.Lock()
+		ready := c.unready == 0
+		c.house.mu.Unlock()
+		if ready {
+			c.ready.Set() // for the next who waits
+			return nil
+		}
+		c.ready.Wait(ctx, time.Second)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// subscribed is called by each stage whose queue is there.
+func (c *Client[X]) subscribed() {
+	c.house.mu.Lock()
+	defer c.house.mu.Unlock()
+	if c.unready--; c.unready == 0 {
+		c.ready.Set()
+	}
 }
 
 // recordQueue is the queue through which a source's events come back.
@@ -177,6 +209,9 @@ func (c *Client[X]) Run(ctx context.Context) error {
 	h.mu.Lock()
 	again := c.running
 	c.running = true
+	if !again {
+		c.unready = len(c.consumers) + 1
+	}
 	consumers := c.consumers
 	h.mu.Unlock()
 	if again {
@@ -266,12 +301,12 @@ func (c *Client[X]) intake(ctx, patience context.Context, w world.World, consume
 	republisher := &republisher{house: h, publisher: c.publisher}
 	confirmer := newConfirmer(h)
 	w.Go("republisher", func(world.World) { republisher.run(ctx) })
-	w.Go("confirmer", func(w world.World) { confirmer.run(ctx, w) })
+	w.Go("confirmer", func(w world.World) { confirmer.run(ctx, w, c.subscribed) })
 	w.Go("redeliverer", func(world.World) { (&redeliverer{house: h, publisher: c.publisher}).run(ctx) })
 	w.Go("keeper", func(world.World) { c.runKeeper(ctx, consumers) })
 	for _, consumer := range consumers {
 		w.Go("consumer-"+consumer.name, func(w world.World) {
-			consumer.run(ctx, patience, w)
+			consumer.run(ctx, patience, w, c.subscribed)
 			_ = w.Join(context.WithoutCancel(patience))
 		})
 	}

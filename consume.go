@@ -131,8 +131,9 @@ func (c *Consumer[X]) bound() int {
 	return n
 }
 
-// run consumes until ctx ends, and returns when the handlers that were running have ended; patience cancels them.
-func (c *Consumer[X]) run(ctx, patience context.Context, w world.World) {
+// run consumes until ctx ends, and returns when the handlers that were running have ended; patience cancels them. It calls
+// subscribed once its queue is there.
+func (c *Consumer[X]) run(ctx, patience context.Context, w world.World, subscribed func()) {
 	t := driver.Topology{Topics: c.topics, Queues: []driver.QueueSpec{{Name: c.name}}}
 	for _, topic := range c.topics {
 		t.Queues[0].Topics = append(t.Queues[0].Topics, topic.Name)
@@ -140,6 +141,7 @@ func (c *Consumer[X]) run(ctx, patience context.Context, w world.World) {
 	if !c.house.ensure(ctx, t) || !c.subscribed(ctx) {
 		return
 	}
+	subscribed()
 	for range c.o.Concurrency {
 		c.lanes = append(c.lanes, &consumerLane{wake: w.NewSignal()})
 	}

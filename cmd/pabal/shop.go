@@ -74,6 +74,9 @@ func (c *shopCommand) Run(a *app) error {
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- h.run(ctx, listener) }()
+	if err := h.ready(ctx, done); err != nil {
+		return err
+	}
 	c.greet(a, address)
 	if c.Load == "" {
 		return <-done
@@ -228,6 +231,9 @@ func (h *house) run(ctx context.Context, listener net.Listener) error {
 		start(func() error { return service.Run(clients) })
 	}
 	start(func() error {
+		if h.ready(clients, nil) != nil {
+			return nil // it ends before it was open
+		}
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
@@ -247,6 +253,27 @@ func (h *house) run(ctx context.Context, listener net.Listener) error {
 		all = append(all, err)
 	}
 	return errors.Join(all...)
+}
+
+// ready waits until every queue is subscribed: what is published before would reach nobody.
+func (h *house) ready(ctx context.Context, done <-chan error) error {
+	ready := make(chan error, 1)
+	go func() {
+		var err error
+		for _, client := range h.clients {
+			err = errors.Join(err, client.Ready(ctx))
+		}
+		ready <- err
+	}()
+	select {
+	case err := <-ready:
+		return err
+	case err := <-done:
+		if err == nil {
+			err = ctx.Err()
+		}
+		return err
+	}
 }
 
 func (h *house) close() {
