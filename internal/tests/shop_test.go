@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -36,8 +37,8 @@ type village struct {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// openVillage opens a shop in dir and runs it until stop is called, or the test ends.
-func openVillage(t testing.TB, dir string, o shop.Options) *village {
+// openVillage opens a shop in dir, listening at addr, and runs it until stop is called, or the test ends.
+func openVillage(t testing.TB, dir, addr string, o shop.Options) *village {
 	t.Helper()
 	broker, err := pabalnats.Open(filepath.Join(dir, "nats"), &pabalnats.Options{Logger: quiet()})
 	if err != nil {
@@ -64,7 +65,14 @@ func openVillage(t testing.TB, dir string, o shop.Options) *village {
 			}
 		})
 	}
-	v.server = httptest.NewServer(shop.Handler(services...))
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.server = httptest.NewUnstartedServer(shop.Handler(services...))
+	_ = v.server.Listener.Close() // the one of httptest
+	v.server.Listener = listener
+	v.server.Start()
 	v.stop = sync.OnceFunc(func() {
 		v.server.Close()
 		cancel()
@@ -172,12 +180,38 @@ func tally(ctx context.Context, o *pabal.Operator) (map[string]shop.Tally, error
 }
 
 func TestBooksAgreeAfterTraffic(t *testing.T) {
-	v := openVillage(t, t.TempDir(), shop.Options{})
-	traffic, err := shop.Load{URL: v.server.URL, For: 3 * time.Second, Seed: 1}.Run(t.Context())
+	v := openVillage(t, t.TempDir(), "127.0.0.1:0", shop.Options{})
+	traffic, err := shop.Load{URL: v.server.URL, For: 2 * time.Second, Seed: 1}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%+v", *traffic)
+	reconciled(t, v, traffic)
+}
+
+func TestBooksAgreeAcrossRestarts(t *testing.T) {
+	dir := t.TempDir()
+	v := openVillage(t, dir, "127.0.0.1:0", shop.Options{})
+	addr := v.server.Listener.Addr().String()
+	var traffic *shop.Traffic
+	var loading sync.WaitGroup
+	seconds := make(chan shop.Progress, 100)
+	loading.Go(func() {
+		var err error
+		load := shop.Load{URL: "http://" + addr, For: 4 * time.Second, Seed: 2, Rate: 200,
+			Progress: func(p shop.Progress) { seconds <- p }}
+		if traffic, err = load.Run(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 2 {
+		<-seconds
+		v.stop()
+		v = openVillage(t, dir, addr, shop.Options{})
+	}
+	loading.Wait()
+	if traffic.Repeated == 0 {
+		t.Error("the shop was never away")
+	}
 	reconciled(t, v, traffic)
 }
 
