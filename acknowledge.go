@@ -2,6 +2,7 @@ package pabal
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/pabal-go/pabal/driver"
@@ -58,13 +59,14 @@ func (c *Consumer[X]) runHeartbeat(ctx context.Context) {
 	for h.w.Sleep(ctx, h.limits.Hold/3) == nil {
 		h.mu.Lock()
 		c.inflight = compact(c.inflight)
-		held := append([]*arrival(nil), c.inflight...)
+		held := slices.Clone(c.inflight)
+		deliveries := deliveriesOf(held) // of all: none is over
 		h.mu.Unlock()
 		if len(held) == 0 {
 			continue
 		}
 		call, cancel := h.w.Deadline(ctx, h.limits.Hold/3+time.Second)
-		lost, err := h.broker.Extend(call, c.name, deliveriesOf(held), h.limits.Hold)
+		lost, err := h.broker.Extend(call, c.name, deliveries, h.limits.Hold)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			h.log.Warn("messages could not be kept", "consumer", c.name, "messages", len(held), "err", err)
@@ -73,6 +75,7 @@ func (c *Consumer[X]) runHeartbeat(ctx context.Context) {
 	}
 }
 
+// lose gives up what is no longer ours.
 func (c *Consumer[X]) lose(held []*arrival, lost []int) {
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
@@ -88,6 +91,7 @@ func (c *Consumer[X]) lose(held []*arrival, lost []int) {
 	}
 }
 
+// compact removes what is over. The caller holds mu.
 func compact(arrivals []*arrival) []*arrival {
 	kept := arrivals[:0]
 	for _, a := range arrivals {
@@ -99,6 +103,7 @@ func compact(arrivals []*arrival) []*arrival {
 	return kept
 }
 
+// deliveriesOf returns the messages of arrivals that are not over. The caller holds mu.
 func deliveriesOf(arrivals []*arrival) []driver.Delivery {
 	var deliveries []driver.Delivery
 	for _, a := range arrivals {

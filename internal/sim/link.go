@@ -3,11 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
-	"sync"
 	"time"
-
-	"github.com/pabal-go/pabal/internal/world"
 )
 
 // ErrLost is what a caller learns of a call whose request or answer got lost: nothing.
@@ -179,44 +175,3 @@ func (direct) Call(ctx context.Context, _ Call, effect func() error) error {
 	return effect()
 }
 func (direct) OnDead(func()) func() { return func() {} }
-
-// Chaos is a link with the faults of f in the real world.
-func Chaos(w world.World, seed uint64, f Faults) Link {
-	return &chaos{w: w, f: f, chance: rand.New(rand.NewPCG(seed, 0xc4a05))}
-}
-
-type chaos struct {
-	w      world.World
-	f      Faults
-	mu     sync.Mutex
-	chance *rand.Rand
-}
-
-func (c *chaos) draw(most int64) int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.chance.Int64N(most)
-}
-
-func (c *chaos) Call(ctx context.Context, call Call, effect func() error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if most := int64(c.f.LatencyMost); most > 0 {
-		if err := c.w.Sleep(ctx, time.Duration(c.draw(most))); err != nil {
-			return err
-		}
-	}
-	fate := int(c.draw(1000))
-	switch {
-	case fate < c.f.LostRequest:
-		return ErrLost
-	case fate < c.f.LostRequest+c.f.LostAnswer:
-		_ = effect()
-		return ErrLost
-	case call.Twice && fate < c.f.LostRequest+c.f.LostAnswer+c.f.Twice:
-		_ = effect()
-	}
-	return effect()
-}
-func (*chaos) OnDead(func()) func() { return func() {} }

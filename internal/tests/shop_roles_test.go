@@ -194,7 +194,9 @@ func TestOrdersAreRefused(t *testing.T) {
 		{"pay too little", "invalid", func() (*shop.Order, error) {
 			return orders.Pay(t.Context(), placed.No, shop.Payment{ID: "p", Amount: shop.Money{Amount: 1, Currency: "KRW"}})
 		}},
-		{"cancel twice", "", func() (*shop.Order, error) { return orders.Cancel(t.Context(), cancelled.No, shop.Cancellation{Reason: "x"}) }},
+		{"cancel twice", "", func() (*shop.Order, error) {
+			return orders.Cancel(t.Context(), cancelled.No, shop.Cancellation{Reason: "x"})
+		}},
 	} {
 		o, err := c.do()
 		if got := problem(t, err); got != c.want || err == nil && o == nil {

@@ -132,7 +132,9 @@ func (v *village) books(wait time.Duration) shop.Books {
 	return shop.Books{
 		Order: v.stations["order"].db, Notification: v.stations["notification"].db, Settlement: v.stations["settlement"].db,
 		Wait: wait, Owed: v.owed,
-		Events: func(ctx context.Context) (map[string]shop.Tally, error) { return tally(ctx, v.stations["order"].client.Operator) },
+		Events: func(ctx context.Context) (map[string]shop.Tally, error) {
+			return tally(ctx, v.stations["order"].client.Operator)
+		},
 	}
 }
 

@@ -8,16 +8,21 @@ import (
 )
 
 // Real returns the real world: tasks are goroutines, clocks are the machine's.
-func Real() World { return &real{} }
+func Real() World { return &real{pace: 1} }
+
+// Hurried returns the real world with a clock that goes pace times as fast: what waits a minute waits a minute's pace-th
+// part. For tests that want goroutines and the race detector without the protocol's long waits.
+func Hurried(pace int) World { return &real{pace: time.Duration(pace)} }
 
 type real struct {
+	pace  time.Duration
 	tasks sync.WaitGroup
 }
 
 var start = time.Now()
 
 func (r *real) Go(_ string, task func(World)) {
-	r.tasks.Go(func() { task(&real{}) })
+	r.tasks.Go(func() { task(&real{pace: r.pace}) })
 }
 
 func (r *real) Join(ctx context.Context) error {
@@ -34,12 +39,12 @@ func (r *real) Join(ctx context.Context) error {
 	}
 }
 
-func (r *real) Now() Mono       { return Mono(time.Since(start)) }
-func (r *real) Wall() time.Time { return time.Now() }
+func (r *real) Now() Mono       { return Mono(time.Since(start) * r.pace) }
+func (r *real) Wall() time.Time { return start.Add(time.Since(start) * r.pace) }
 func (r *real) Rand() uint64    { return rand.Uint64() }
 
 func (r *real) Sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(d / r.pace)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -50,23 +55,26 @@ func (r *real) Sleep(ctx context.Context, d time.Duration) error {
 }
 
 func (r *real) Deadline(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, d)
+	return context.WithTimeout(ctx, d/r.pace)
 }
 
-func (r *real) NewSignal() Signal { return make(realSignal, 1) }
+func (r *real) NewSignal() Signal { return &realSignal{make(chan struct{}, 1), r.pace} }
 
-type realSignal chan struct{}
+type realSignal struct {
+	set  chan struct{}
+	pace time.Duration
+}
 
-func (s realSignal) Set() {
+func (s *realSignal) Set() {
 	select {
-	case s <- struct{}{}:
+	case s.set <- struct{}{}:
 	default:
 	}
 }
 
-func (s realSignal) Wait(ctx context.Context, d time.Duration) bool {
+func (s *realSignal) Wait(ctx context.Context, d time.Duration) bool {
 	select {
-	case <-s:
+	case <-s.set:
 		return true
 	default:
 	}
@@ -75,12 +83,12 @@ func (s realSignal) Wait(ctx context.Context, d time.Duration) bool {
 	case d == 0:
 		return false
 	case d > 0:
-		timer := time.NewTimer(d)
+		timer := time.NewTimer(d / s.pace)
 		defer timer.Stop()
 		timeout = timer.C
 	}
 	select {
-	case <-s:
+	case <-s.set:
 		return true
 	case <-timeout:
 		return false

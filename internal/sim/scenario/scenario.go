@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,14 +67,48 @@ var (
 
 type run struct {
 	c         Config
-	s         *sim.Sim
+	s         *sim.Sim // nil in the real world
 	broker    *sim.BrokerServer
 	databases map[string]*sim.Database
 	server    *sim.Process
-	failure   error
-	calm      bool
-	recording int // order tasks still at work
-	effects   int
+	calm      atomic.Bool
+	recording atomic.Int32 // order tasks still at work
+
+	mu      sync.Mutex
+	failure error
+}
+
+// process is a process of either world.
+type process struct {
+	name  string
+	ctx   context.Context // its end asks the process to end
+	link  func(server string) sim.Link
+	crash func()
+	log   *slog.Logger
+}
+
+// program is what a process runs.
+type program func(process, world.World)
+
+var processes = []string{
+	"order-1", "order-2", "relay", "settlement-1", "settlement-2", "notification-1", "notification-2",
+}
+
+func newRun(c Config, s *sim.Sim) *run {
+	return &run{c: c, s: s, databases: map[string]*sim.Database{}}
+}
+
+// program returns what the process of a name runs.
+func (r *run) program(name string) program {
+	switch service, _, _ := strings.Cut(name, "-"); service {
+	case "order":
+		r.recording.Add(1)
+		return r.order
+	case "relay":
+		return r.relay
+	default:
+		return r.consumer(service)
+	}
 }
 
 // Run runs one scenario.
@@ -81,41 +118,37 @@ func Run(c Config) Result {
 	if c.Trace != nil {
 		s.TraceTo(c.Trace)
 	}
-	r := &run{c: c, s: s, databases: map[string]*sim.Database{}, server: s.Process("server")}
-	options := c.Broker
-	r.broker = sim.NewBrokerServer(r.server.World(), options)
+	r := newRun(c, s)
+	r.server = s.Process("server")
+	r.broker = sim.NewBrokerServer(r.server.World(), c.Broker)
 	for _, name := range []string{"order", "settlement", "notification"} {
 		r.databases[name] = sim.NewDatabase(s.Process("database-"+name).World(), c.Database)
 	}
 	r.broker.OnPublish(r.checkGhost)
-	for _, p := range []struct {
-		name string
-		main func(*sim.Process, world.World)
-	}{
-		{"order-1", r.order}, {"order-2", r.order}, {"relay", r.relay},
-		{"settlement-1", r.consumer("settlement")}, {"settlement-2", r.consumer("settlement")},
-		{"notification-1", r.consumer("notification")}, {"notification-2", r.consumer("notification")},
-	} {
-		if p.name[:5] == "order" {
-			r.recording++
-		}
-		r.start(p.name, p.main)
+	for _, name := range processes {
+		r.start(name, r.program(name))
 	}
 	r.server.Go("weather", r.weather)
-	err := s.Run(c.Weather+c.Settle, func() bool { return r.failure != nil || r.calm && r.settled() })
-	result := Result{Hash: s.Hash(), Steps: s.Steps(), Elapsed: s.Elapsed(), Published: r.broker.Accepted(), Effects: r.effects}
-	result.Recorded = len(r.databases["order"].Events())
-	result.Failure = errors.Join(err, r.failure)
-	if result.Failure == nil {
-		result.Failure = r.checkEnd()
-	}
+	err := s.Run(c.Weather+c.Settle, func() bool { return r.failed() != nil || r.calm.Load() && s.Steps()%64 == 0 && r.settled() })
+	result := Result{Hash: s.Hash(), Steps: s.Steps(), Elapsed: s.Elapsed(), Published: r.broker.Accepted()}
+	r.conclude(&result, err)
 	return result
 }
 
+func (r *run) conclude(result *Result, err error) {
+	result.Recorded = r.databases["order"].Recorded()
+	result.Effects = r.databases["settlement"].Count("effect") + r.databases["notification"].Count("effect")
+	result.Failure = errors.Join(err, r.failed())
+	if result.Failure == nil {
+		result.Failure = r.checkEnd()
+	}
+}
+
 // start starts a process, and again whenever it has crashed.
-func (r *run) start(name string, main func(*sim.Process, world.World)) {
+func (r *run) start(name string, main program) {
 	p := r.s.Process(name)
-	p.Go("main", func(w world.World) { main(p, w) })
+	self := process{name, context.Background(), p.Link, p.Crash, r.logger(p)}
+	p.Go("main", func(w world.World) { main(self, w) })
 	r.server.Go("supervisor-"+name, func(w world.World) {
 		for p.Alive() {
 			if w.Sleep(context.Background(), time.Second) != nil {
@@ -127,11 +160,11 @@ func (r *run) start(name string, main func(*sim.Process, world.World)) {
 	})
 }
 
-func (r *run) client(p *sim.Process, w world.World, database, source string) (*pabal.Client[*sim.Tx], *sim.Store) {
-	store := r.databases[database].Connect(w, p.Link("database-"+database))
-	broker := r.broker.Connect(w, p.Link("broker"))
+func (r *run) client(p process, w world.World, database, source string) (*pabal.Client[*sim.Tx], *sim.Store) {
+	store := r.databases[database].Connect(w, p.link("database-"+database))
+	broker := r.broker.Connect(w, p.link("broker"))
 	for {
-		client, err := pabal.New(context.Background(), store, broker, source, &pabal.Options{Logger: r.logger(p)})
+		client, err := pabal.New(context.Background(), store, broker, source, &pabal.Options{Logger: p.log})
 		if err == nil {
 			return client, store
 		}
@@ -159,22 +192,24 @@ func (t traceWriter) Write(b []byte) (int, error) {
 }
 
 // order is a process of the order service: it records and publishes.
-func (r *run) order(p *sim.Process, w world.World) {
+func (r *run) order(p process, w world.World) {
 	client, store := r.client(p, w, "order", "order")
-	w.Go("run", func(world.World) { _ = client.Run(context.Background()) })
+	w.Go("run", func(world.World) { _ = client.Run(p.ctx) })
 	for r.broker.Subscribers(orderPaid.Topic()) < 2 || r.broker.Subscribers(orderViewed.Topic()) < 2 {
 		_ = w.Sleep(context.Background(), time.Second) // what is recorded before anybody subscribes is nobody's
 	}
 	_ = w.Sleep(context.Background(), 10*time.Second) // more than clocks differ
-	done := r.databases["order"].Business("progress", p.Name)
+	done := r.databases["order"].Business("progress", p.name)
 	n, _ := done.(int)
-	for ; n < r.c.Orders; n++ {
-		for !r.placeOrder(w, client, store, p.Name, n) {
+	for ; n < r.c.Orders && p.ctx.Err() == nil; n++ {
+		for p.ctx.Err() == nil && !r.placeOrder(w, client, store, p.name, n) {
 			_ = w.Sleep(context.Background(), time.Second)
 		}
 		_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(2*r.c.Weather/time.Duration(r.c.Orders))))
 	}
-	r.recording--
+	if n == r.c.Orders {
+		r.recording.Add(-1)
+	}
 	_ = w.Join(context.Background())
 }
 
@@ -234,14 +269,14 @@ func (r *run) orderStatements(
 }
 
 // relay has no application in it.
-func (r *run) relay(p *sim.Process, w world.World) {
+func (r *run) relay(p process, w world.World) {
 	client, _ := r.client(p, w, "order", "order")
-	_ = client.Run(context.Background())
+	_ = client.Run(p.ctx)
 }
 
 // consumer is a process of a service that handles events.
-func (r *run) consumer(name string) func(*sim.Process, world.World) {
-	return func(p *sim.Process, w world.World) {
+func (r *run) consumer(name string) program {
+	return func(p process, w world.World) {
 		client, _ := r.client(p, w, name, name)
 		consumer := client.Consumer(name, &pabal.ConsumerOptions{Concurrency: 3, Tries: 100, Timeout: 20 * time.Second})
 		pabal.Handle(consumer, orderPaid, func(ctx context.Context, tx *sim.Tx, e pabal.Received[paid]) error {
@@ -255,15 +290,15 @@ func (r *run) consumer(name string) func(*sim.Process, world.World) {
 			}
 			return nil
 		})
-		if err := client.Run(context.Background()); err != nil && r.failure == nil {
-			r.failure = err
+		if err := client.Run(p.ctx); err != nil && p.ctx.Err() == nil {
+			_ = r.fail("consumer ended: %w", err)
 		}
 	}
 }
 
 // handle counts the effect in the consumer's database and checks order.
 func (r *run) handle(
-	ctx context.Context, p *sim.Process, w world.World, tx *sim.Tx, name string, e pabal.Received[paid],
+	ctx context.Context, p process, w world.World, tx *sim.Tx, name string, e pabal.Received[paid],
 ) error {
 	if err := r.misbehave(ctx, p, w, tx); err != nil {
 		return err
@@ -291,8 +326,8 @@ func (r *run) handle(
 }
 
 // misbehave is what handlers do wrong.
-func (r *run) misbehave(ctx context.Context, p *sim.Process, w world.World, tx *sim.Tx) error {
-	if r.calm {
+func (r *run) misbehave(ctx context.Context, p process, w world.World, tx *sim.Tx) error {
+	if r.calm.Load() {
 		return nil
 	}
 	switch w.Rand() % 100 {
@@ -304,7 +339,7 @@ func (r *run) misbehave(ctx context.Context, p *sim.Process, w world.World, tx *
 		_ = w.Sleep(ctx, time.Duration(w.Rand()%uint64(30*time.Second)))
 	case 5:
 		if w.Rand()%4 == 0 {
-			p.Crash()
+			p.crash()
 		}
 	case 6:
 		_ = w.Sleep(context.Background(), 40*time.Second) // ignores its context
@@ -314,25 +349,32 @@ func (r *run) misbehave(ctx context.Context, p *sim.Process, w world.World, tx *
 
 func (r *run) fail(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.failure == nil {
 		r.failure = err
 	}
 	return err
 }
 
+func (r *run) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failure
+}
+
 // weather makes things go wrong, and then calm.
 func (r *run) weather(w world.World) {
 	f := r.c.Faults
-	names := []string{"order-1", "order-2", "relay", "settlement-1", "settlement-2", "notification-1", "notification-2"}
 	servers := []string{"database-order", "database-settlement", "database-notification", "broker"}
 	event := func(name string, every time.Duration, happen func()) {
 		if every <= 0 {
 			return
 		}
 		w.Go(name, func(w world.World) {
-			for !r.calm {
+			for !r.calm.Load() {
 				_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(2*every)))
-				if !r.calm {
+				if !r.calm.Load() {
 					happen()
 				}
 			}
@@ -340,12 +382,12 @@ func (r *run) weather(w world.World) {
 	}
 	pick := func(from []string) string { return from[w.Rand()%uint64(len(from))] }
 	upTo := func(d time.Duration) time.Duration { return time.Duration(w.Rand() % uint64(d+1)) }
-	event("crashes", f.CrashEvery, func() { r.s.Crash(pick(names)) })
-	event("stalls", f.StallEvery, func() { r.s.Stall(pick(names), upTo(f.StallMost)) })
+	event("crashes", f.CrashEvery, func() { r.s.Crash(pick(processes)) })
+	event("stalls", f.StallEvery, func() { r.s.Stall(pick(processes), upTo(f.StallMost)) })
 	event("outages", f.OutageEvery, func() { r.s.Outage(pick(servers), upTo(f.OutageMost)) })
-	event("partitions", f.PartitionEvery, func() { r.s.Partition(pick(names), pick(servers), upTo(f.PartitionMost)) })
+	event("partitions", f.PartitionEvery, func() { r.s.Partition(pick(processes), pick(servers), upTo(f.PartitionMost)) })
 	_ = w.Sleep(context.Background(), r.c.Weather)
-	r.calm = true
+	r.calm.Store(true)
 	r.s.Calm()
 	r.broker.Calm()
 	for _, name := range []string{"order", "settlement", "notification"} {
@@ -362,7 +404,7 @@ func (r *run) checkGhost(id uuid.UUID) {
 
 // settled reports whether nothing is owed any more.
 func (r *run) settled() bool {
-	if r.recording > 0 || r.s.Steps()%64 != 0 {
+	if r.recording.Load() > 0 {
 		return false
 	}
 	return r.databases["order"].Unconfirmed() == 0 && r.owed("settlement") == 0 && r.owed("notification") == 0

@@ -14,6 +14,7 @@ import (
 var (
 	seeds = flag.Int("sim.seeds", 100, "how many seeds to run")
 	seed  = flag.Uint64("sim.seed", 0, "the one seed to run, with a trace on standard output")
+	reals = flag.Int("sim.real", 20, "how many runs to make on goroutines")
 	first = flag.Uint64("sim.first", 1, "the first seed")
 )
 
@@ -66,4 +67,29 @@ func check(t *testing.T, n uint64) Result {
 		}
 	}
 	return r
+}
+
+func TestPromisesHoldOnGoroutines(t *testing.T) {
+	if *seed != 0 {
+		t.Skip("one seed of the simulation was asked for")
+	}
+	const together = 40 // they mostly wait
+	var next, recorded, effects atomic.Int64
+	var workers sync.WaitGroup
+	for range together {
+		workers.Go(func() {
+			for n := next.Add(1); n <= int64(*reals); n = next.Add(1) {
+				c := Default(uint64(n))
+				c.Orders = 12
+				r := RunReal(c)
+				if r.Failure != nil {
+					t.Errorf("run %d: %v, after %v", n, r.Failure, r.Elapsed)
+				}
+				recorded.Add(int64(r.Recorded))
+				effects.Add(int64(r.Effects))
+			}
+		})
+	}
+	workers.Wait()
+	t.Logf("%d runs, %d events recorded, %d effects", *reals, recorded.Load(), effects.Load())
 }
