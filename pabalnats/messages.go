@@ -102,10 +102,12 @@ func (b *Broker) exists(ctx context.Context, name string) error {
 
 // queue is a queue that this process receives from: one standing pull, whose messages lie here until they are asked for.
 type queue struct {
+	conn    *nats.Conn
 	hold    time.Duration
 	consume jetstream.ConsumeContext
 	mu      sync.Mutex
 	buffer  []buffered
+	last    jetstream.Msg // that came in
 	closed  bool
 	more    chan struct{} // holds one: something is in the buffer
 	room    *sync.Cond
@@ -131,7 +133,7 @@ func (b *Broker) queue(ctx context.Context, name string) (*queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up queue %s: %w", name, err)
 	}
-	q := &queue{hold: b.o.Hold, more: make(chan struct{}, 1)}
+	q := &queue{conn: b.conn, hold: b.o.Hold, more: make(chan struct{}, 1)}
 	q.room = sync.NewCond(&q.mu)
 	q.consume, err = c.Consume(q.put, jetstream.PullMaxMessages(prefetch), jetstream.ConsumeErrHandler(
 		func(_ jetstream.ConsumeContext, err error) {
@@ -165,11 +167,8 @@ func (q *queue) put(msg jetstream.Msg) {
 	for len(q.buffer) >= prefetch && !q.closed {
 		q.room.Wait()
 	}
-	if q.closed {
-		_ = msg.Nak()
-		return
-	}
 	q.buffer = append(q.buffer, buffered{msg, time.Now()})
+	q.last = msg
 	q.signal()
 }
 
@@ -218,21 +217,35 @@ func delivery(msg jetstream.Msg) driver.Delivery {
 	return d
 }
 
-// close stops the pull and gives back what lies here.
+// close stops the pull and gives back what lies here, and what was on its way.
 func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.room.Broadcast()
 	q.mu.Unlock()
-	q.consume.Stop()
+	wait, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	q.consume.Drain()
+	select {
+	case <-q.consume.Closed():
+	case <-wait.Done(): // the server is away: what it holds for us comes again when its time is over
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, b := range q.buffer {
-		_ = b.msg.Nak()
+		_ = giveBack(b.msg)
+	}
+	if q.last != nil {
+		// Acknowledgements are taken in their order: once this one is answered, so are all before it, and a server in this
+		// process may go. If the message is no longer ours nothing happens to it.
+		_, _ = q.conn.RequestWithContext(wait, q.last.Reply(), []byte("-NAK "+givenBack.String()))
 	}
 	q.buffer = nil
 	q.signal()
 }
+
+// giveBack has a message delivered to anyone. JetStream forgets a Nak without a delay when it restarts.
+func giveBack(msg jetstream.Msg) error { return msg.NakWithDelay(givenBack) }
 
 // Receive implements driver.Broker.
 func (b *Broker) Receive(ctx context.Context, name string, limit int) ([]driver.Delivery, error) {
@@ -270,11 +283,11 @@ func (b *Broker) Ack(_ context.Context, queue string, deliveries []driver.Delive
 func (b *Broker) Extend(_ context.Context, queue string, deliveries []driver.Delivery, d time.Duration) ([]int, error) {
 	for _, one := range deliveries {
 		msg := one.Receipt.(jetstream.Msg)
-		err := error(nil)
+		var err error
 		if d > 0 {
 			err = msg.InProgress()
 		} else {
-			err = msg.Nak()
+			err = giveBack(msg)
 		}
 		if err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 			return nil, fmt.Errorf("extend messages of queue %s: %w", queue, err)

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"time"
@@ -28,7 +29,7 @@ import (
 
 // Options of [Open] and [Connect]. Nil and zero values are the good defaults.
 type Options struct {
-	// Stream is the installation's name, of letters, digits, '-' and '_', default "pabal". Installations of different
+	// Stream is the installation's name, of up to 64 letters, digits, '-' and '_', default "pabal". Installations of different
 	// names share nothing.
 	Stream string
 	// Retention bounds how long a message waits for a queue whose service is away. 1 h to 90 days, default 14 days.
@@ -48,9 +49,13 @@ type Options struct {
 
 const (
 	receiveWait = 5 * time.Second
-	prefetch    = 512  // messages of a queue that lie here, received and not asked for yet
-	inFlight    = 8192 // messages of a queue that are not acknowledged
+	closeWait   = 10 * time.Second
+	givenBack   = time.Millisecond // after which a message that is given back is delivered again
+	prefetch    = 512              // messages of a queue that lie here, received and not asked for yet
+	inFlight    = 8192             // messages of a queue that are not acknowledged
 )
+
+var streamForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 func (o *Options) fill() (Options, error) {
 	f := Options{}
@@ -73,6 +78,8 @@ func (o *Options) fill() (Options, error) {
 		f.Logger = slog.Default()
 	}
 	switch {
+	case !streamForm.MatchString(f.Stream):
+		return f, fmt.Errorf("pabalnats: Options.Stream is %q: up to 64 letters, digits, '-' and '_'", f.Stream)
 	case f.Retention < time.Hour || f.Retention > 90*24*time.Hour:
 		return f, fmt.Errorf("pabalnats: Options.Retention is %v: from 1 h to 90 days", f.Retention)
 	case f.Hold < time.Second || f.Hold > time.Hour:
@@ -201,9 +208,11 @@ func (b *Broker) Close() error {
 	queues := b.queues
 	b.queues = map[string]*queue{}
 	b.mu.Unlock()
+	var closing sync.WaitGroup
 	for _, q := range queues {
-		q.close()
+		closing.Go(q.close)
 	}
+	closing.Wait()
 	err := b.conn.FlushTimeout(5 * time.Second)
 	b.conn.Close()
 	if b.server != nil {

@@ -24,6 +24,13 @@ func (b *Broker) bucket() string                  { return b.o.Stream + "-topolo
 // Check implements driver.Broker.
 func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) error {
 	stream, err := b.stream(ctx, create)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		missing := append([]string{"stream " + b.o.Stream}, b.missingBucket(t)...)
+		for _, q := range t.Queues {
+			missing = append(missing, missingQueue(q)...)
+		}
+		return &driver.MissingError{Missing: missing}
+	}
 	if err != nil {
 		return err
 	}
@@ -31,13 +38,13 @@ func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) erro
 	if errors.Is(err, jetstream.ErrBucketNotFound) && create {
 		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: b.bucket(), Replicas: b.o.Replicas})
 	}
+	var missing []string
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return &driver.MissingError{Missing: []string{"key-value bucket " + b.bucket()}}
+		missing, t.Topics, err = b.missingBucket(t), nil, nil
 	}
 	if err != nil {
 		return fmt.Errorf("open key-value bucket %s: %w", b.bucket(), err)
 	}
-	var missing []string
 	for _, topic := range t.Topics {
 		if err := b.checkTopic(ctx, kv, topic.Name, create, &missing); err != nil {
 			return fmt.Errorf("check topic %s: %w", topic.Name, err)
@@ -54,16 +61,36 @@ func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) erro
 	return nil
 }
 
+// missingBucket names the bucket of the topology and the topics that would be written there.
+func (b *Broker) missingBucket(t driver.Topology) []string {
+	missing := []string{"key-value bucket " + b.bucket()}
+	for _, topic := range t.Topics {
+		missing = append(missing, "topic "+topic.Name)
+	}
+	return missing
+}
+
+// missingQueue names a queue and its subscriptions.
+func missingQueue(q driver.QueueSpec) []string {
+	missing := []string{"queue " + q.Name}
+	for _, topic := range q.Topics {
+		missing = append(missing, missingSubscription(q, topic))
+	}
+	return missing
+}
+
+func missingSubscription(q driver.QueueSpec, topic string) string {
+	return fmt.Sprintf("subscription of queue %s to topic %s", q.Name, topic)
+}
+
+// stream looks the stream up, or makes it; without create the error of a missing one is ErrStreamNotFound.
 func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, error) {
 	stream, err := b.js.Stream(ctx, b.o.Stream)
-	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		if err != nil {
-			return nil, fmt.Errorf("look up stream %s: %w", b.o.Stream, err)
-		}
+	if err == nil {
 		return stream, nil
 	}
-	if !create {
-		return nil, &driver.MissingError{Missing: []string{"stream " + b.o.Stream}}
+	if !create || !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("look up stream %s: %w", b.o.Stream, err)
 	}
 	stream, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: b.o.Stream, Subjects: []string{b.o.Stream + ".topic.>", b.o.Stream + ".queue.>"},
@@ -117,10 +144,7 @@ func (b *Broker) checkQueue(
 func (b *Broker) missingOf(ctx context.Context, stream jetstream.Stream, q driver.QueueSpec, missing *[]string) error {
 	c, err := stream.Consumer(ctx, q.Name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		*missing = append(*missing, "queue "+q.Name)
-		for _, topic := range q.Topics {
-			*missing = append(*missing, fmt.Sprintf("subscription of queue %s to topic %s", q.Name, topic))
-		}
+		*missing = append(*missing, missingQueue(q)...)
 		return nil
 	}
 	if err != nil {
@@ -128,7 +152,7 @@ func (b *Broker) missingOf(ctx context.Context, stream jetstream.Stream, q drive
 	}
 	for _, topic := range q.Topics {
 		if !slices.Contains(filters(c.CachedInfo().Config), b.topicSubject(topic)) {
-			*missing = append(*missing, fmt.Sprintf("subscription of queue %s to topic %s", q.Name, topic))
+			*missing = append(*missing, missingSubscription(q, topic))
 		}
 	}
 	return nil
@@ -180,7 +204,7 @@ func wrongRevision(err error) bool {
 		errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-// filter makes the queue's consumer, or replaces its filter subjects where they differ.
+// filter makes the queue's consumer, or replaces its filter subjects and its hold where they differ.
 func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue string, topics []string) error {
 	want := []string{b.queueSubject(queue)}
 	for _, topic := range topics {
@@ -189,10 +213,11 @@ func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue stri
 	c, err := stream.Consumer(ctx, queue)
 	if err == nil {
 		config := c.CachedInfo().Config
-		if slices.Equal(slices.Sorted(slices.Values(filters(config))), slices.Sorted(slices.Values(want))) {
+		if config.AckWait == b.o.Hold &&
+			slices.Equal(slices.Sorted(slices.Values(filters(config))), slices.Sorted(slices.Values(want))) {
 			return nil
 		}
-		config.FilterSubject, config.FilterSubjects = "", want
+		config.FilterSubject, config.FilterSubjects, config.AckWait = "", want, b.o.Hold
 		_, err = stream.UpdateConsumer(ctx, config)
 		return err
 	}
