@@ -23,8 +23,9 @@ const (
 	sqlCursor     = `select ` + cursorColumns + ` from {p}cursor where consumer = ? and source = ? and topic = ? and key = ? and job = ?`
 	sqlWaiting    = `select ` + rowColumns + ` from {p}inbox where consumer = ? and source = ? and topic = ? and key = ? and job = ?
 		and state <> 0 and (state = 1 or position > ?) order by position limit ?`
-	sqlCountHeld = `select count(*) from (select 1 from {p}inbox where consumer = ? and source = ? and topic = ? and key = ? and job = ?
-		and state <> 0 and state = 1 limit ?)`
+	// The index is named: without statistics SQLite would read all rows of the consumer.
+	sqlCountHeld = `select count(*) from (select 1 from {p}inbox indexed by {p}inbox_waiting
+		where consumer = ? and source = ? and topic = ? and key = ? and job = ? and state <> 0 and state = 1 limit ?)`
 	sqlMemory = `select max(case when source = ?2 then joined_at end), max(case when source = '' and topic = '' then forgot_before end)
 		from {p}consumer where consumer = ?1 and ((source = ?2 and topic = ?3) or (source = '' and topic = ''))`
 

@@ -23,10 +23,12 @@ const (
 			select (select min(consumer) from {p}cursor where consumer > c.name) from c where c.name is not null)
 		select name from a where name is not null union select name from b where name is not null
 		union select name from c where name is not null order by name`
+	// Where an index is named, SQLite would otherwise, without statistics, read all rows of the consumer.
 	sqlCountState = `select count(*), min(received_at) from
-		(select received_at from {p}inbox where consumer = ? and state <> 0 and state = ? limit ?)`
-	sqlCountOver = `select count(*) from (select 1 from {p}cursor where consumer = ? and over_id is not null limit ?)`
-	sqlOver      = `select source, topic, key, job, ` + cursorColumns + ` from {p}cursor
+		(select received_at from {p}inbox indexed by {p}inbox_waiting where consumer = ? and state <> 0 and state = ? limit ?)`
+	sqlCountOver = `select count(*) from
+		(select 1 from {p}cursor indexed by {p}cursor_over where consumer = ? and over_id is not null limit ?)`
+	sqlOver = `select source, topic, key, job, ` + cursorColumns + ` from {p}cursor
 		where over_id is not null and (consumer = ?1 or ?1 = '') order by consumer, source, topic, key, job limit 100`
 	sqlMemories = `select c.source, c.topic, c.joined_at,
 			(select forgot_before from {p}consumer f where f.consumer = c.consumer and f.source = '' and f.topic = '')
@@ -42,8 +44,9 @@ const (
 		where consumer = ? and state = 0 and recorded_at < ? order by recorded_at limit ?)`
 	sqlForgetCursors = `delete from {p}cursor where (consumer, source, topic, key, job) in
 		(select c.consumer, c.source, c.topic, c.key, c.job from {p}cursor c
-		where c.consumer = ? and c.last_at < ? and c.begun and not exists (select 1 from {p}inbox i where i.consumer = c.consumer
-			and i.source = c.source and i.topic = c.topic and i.key = c.key and i.job = c.job and i.state <> 0)
+		where c.consumer = ? and c.last_at < ? and c.begun and not exists (select 1 from {p}inbox i indexed by {p}inbox_waiting
+			where i.consumer = c.consumer and i.source = c.source and i.topic = c.topic and i.key = c.key and i.job = c.job
+				and i.state <> 0)
 		order by c.last_at limit ?)`
 )
 

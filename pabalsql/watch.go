@@ -151,11 +151,11 @@ func classify(query string) statementKind {
 	if strings.Contains(text, ";") {
 		return isOther // perhaps several statements
 	}
-	word, rest, _ := strings.Cut(strings.ToLower(text), " ")
-	if i := strings.IndexAny(word, "\t\r\n("); i > 0 {
-		word, rest = word[:i], word[i:]+rest
+	word, rest := text, ""
+	if i := strings.IndexAny(text, " \t\r\n("); i > 0 {
+		word, rest = text[:i], text[i:]
 	}
-	switch word {
+	switch strings.ToLower(word) {
 	case "select", "insert", "update", "delete", "replace", "with", "values", "savepoint", "release":
 		return isPlain
 	case "begin", "start":
@@ -164,7 +164,7 @@ func classify(query string) statementKind {
 		return isCommit
 	case "rollback":
 		for _, w := range strings.Fields(rest) {
-			if w == "to" {
+			if strings.EqualFold(w, "to") {
 				return isOther
 			}
 		}
