@@ -8,6 +8,7 @@ require (
 	github.com/pabal-go/pabal v0.0.0
 	github.com/pabal-go/pabal/pabalnats v0.0.0
 	github.com/pabal-go/pabal/pabalsql v0.0.0
+	github.com/rogpeppe/go-internal v1.16.0
 )
 
 require (
@@ -27,6 +28,7 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
+	golang.org/x/tools v0.52.0 // indirect
 	modernc.org/libc v1.79.0 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -40,7 +41,11 @@ func (c *shopCommand) reconcile(a *app) error {
 	h := &house{a: a, databases: map[string]*database{}, operators: map[string]*pabal.Operator{}}
 	defer h.close()
 	for _, role := range shop.Roles() {
-		d, err := openDatabase("sqlite:"+filepath.Join(c.Data, role+".db"), "")
+		file := filepath.Join(c.Data, role+".db")
+		if _, err := os.Stat(file); err != nil { // opening would make an empty one
+			return usage("--data: no books of %s: %w", role, err)
+		}
+		d, err := openDatabase("sqlite:"+file, "")
 		if err != nil {
 			return err
 		}

@@ -93,7 +93,7 @@ func run(args []string) int {
 		return 0
 	case errors.As(err, &e):
 		if e.err != nil {
-			fmt.Fprintln(os.Stderr, "pabal:", e.err)
+			fmt.Fprintln(os.Stderr, "pabal:", err) // with what is wrapped around e
 		}
 		return e.code
 	default:

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -107,7 +108,9 @@ func (c *shopCommand) check() (rate float64, err error) {
 	switch c.Load {
 	case "", "max":
 	default:
-		if _, err := fmt.Sscanf(c.Load, "%f/s", &rate); err != nil || rate <= 0 || rate > 1e6 {
+		number, perSecond := strings.CutSuffix(c.Load, "/s")
+		rate, err = strconv.ParseFloat(number, 64)
+		if !perSecond || err != nil || !(rate > 0 && rate <= 1e6) { // "NaN" is a number too
 			return 0, usage("--load %q: give RATE/s, such as 200/s, or max", c.Load)
 		}
 	}
@@ -120,7 +123,7 @@ func (c *shopCommand) check() (rate float64, err error) {
 	return rate, nil
 }
 
-func (c *shopCommand) open(a *app) (h *house, err error) {
+func (c *shopCommand) open(a *app) (_ *house, err error) {
 	delivery, err := c.delivery(a)
 	if err != nil {
 		return nil, err
@@ -128,7 +131,7 @@ func (c *shopCommand) open(a *app) (h *house, err error) {
 	if err := os.MkdirAll(c.Data, 0o750); err != nil {
 		return nil, usage("--data: %w", err)
 	}
-	h = &house{a: a, databases: map[string]*database{}, operators: map[string]*pabal.Operator{}, mux: http.NewServeMux()}
+	h := &house{a: a, databases: map[string]*database{}, operators: map[string]*pabal.Operator{}, mux: http.NewServeMux()}
 	defer func() {
 		if err != nil {
 			h.close()
@@ -232,7 +235,7 @@ func (h *house) run(ctx context.Context, listener net.Listener) error {
 	}
 	start(func() error {
 		if h.ready(clients, nil) != nil {
-			return nil // it ends before it was open
+			return nil //nolint:nilerr // it ends before it was open, for a reason that another part tells
 		}
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/pabalsql"
+)
+
+// The scripts in testdata/script run the command as its users do. The test's binary stands for it.
+
+var update = flag.Bool("update", false, "rewrite what the scripts compare with")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"pabal": func() { os.Exit(run(os.Args[1:])) }})
+}
+
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
+		Deadline: time.Now().Add(2 * time.Minute),
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "sql": execSQL, "record": recordEvent, "freeport": freePort, "answers": answers, "shows": shows,
+			"becomes": becomes,
+		},
+	})
+}
+
+// exits CODE PROGRAM ARGS...: runs a program, which ends with that exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	err = ts.Exec(args[1], args[2:]...)
+	var exited *exec.ExitError
+	if errors.As(err, &exited) {
+		code = exited.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, not %d", code, want)
+	}
+}
+
+// sql FILE STATEMENT: runs a statement in a SQLite database, as anybody may, and prints the first column of its rows.
+func execSQL(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sql FILE STATEMENT")
+	}
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close() //nolint:errcheck // of a script
+	rows, err := db.Query(args[1])
+	ts.Check(err)
+	defer rows.Close() //nolint:errcheck // rows.Err tells
+	for rows.Next() {
+		var value any
+		ts.Check(rows.Scan(&value))
+		_, _ = fmt.Fprintln(ts.Stdout(), value)
+	}
+	ts.Check(rows.Err())
+}
+
+// record FILE ID: records an event of that id, of topic paid and key o-1, as an application does that nobody publishes for.
+func recordEvent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: record FILE ID")
+	}
+	id, err := uuid.Parse(args[1])
+	ts.Check(err)
+	db, err := pabalsql.OpenSQLite(ts.MkAbs(args[0]), nil)
+	ts.Check(err)
+	defer db.Close() //nolint:errcheck // of a script
+	store, err := pabalsql.New(db, nil)
+	ts.Check(err)
+	tx, err := db.Begin()
+	ts.Check(err)
+	ts.Check(store.Record(context.Background(), tx, driver.Recording{
+		Events: []driver.Event{{
+			ID: id, Topic: "paid", Type: "paid", Key: "o-1", ContentType: "application/json", Payload: []byte(`{"orderNo":"o-1"}`),
+		}},
+		Lease: time.Second, Outcome: func(driver.CommitState) {},
+	}))
+	ts.Check(tx.Commit())
+}
+
+// freeport NAME: sets a variable to an address at which nobody listens.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], l.Addr().String())
+	ts.Check(l.Close())
+}
+
+// answers URL: waits until a process in the background answers there.
+func answers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: answers URL")
+	}
+	client := &http.Client{Timeout: time.Second}
+	poll(ts, args[0]+" answers", func() error {
+		r, err := client.Get(args[0])
+		if err != nil {
+			return err
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		return r.Body.Close()
+	})
+}
+
+// shows PATTERN FILE: waits until a process in the background has written that to a file.
+func shows(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: shows PATTERN FILE")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	poll(ts, args[1]+" shows "+args[0], func() error {
+		text, err := os.ReadFile(ts.MkAbs(args[1]))
+		if err == nil && !pattern.Match(text) {
+			err = fmt.Errorf("it is %q", text)
+		}
+		return err
+	})
+}
+
+func poll(ts *testscript.TestScript, what string, ok func() error) {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(30 * time.Second)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			ts.Fatalf("not within 30 s: %s: %v", what, err)
+		}
+	}
+}
+
+// becomes PATTERN PROGRAM ARGS...: runs a program again and again until it prints that, whatever its exit code.
+func becomes(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: becomes PATTERN PROGRAM ARGS...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	poll(ts, "it prints "+args[0], func() error {
+		_ = ts.Exec(args[1], args[2:]...)
+		if text := ts.ReadFile("stdout"); !pattern.MatchString(text) {
+			return fmt.Errorf("it prints %q", text)
+		}
+		return nil
+	})
+}
