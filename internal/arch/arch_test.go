@@ -1,0 +1,238 @@
+package arch
+
+import (
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const (
+	root           = "../.."
+	module         = "github.com/pabal-go/pabal"
+	exportedMost   = 28 // names in package pabal
+	methodsMost    = 8  // of a contract that drivers fulfil
+	waitsAndClocks = "After AfterFunc NewTicker NewTimer Now Since Sleep Tick Until"
+)
+
+// source is the package of a directory, parsed.
+type source struct {
+	set   *token.FileSet
+	files []*ast.File
+}
+
+func parse(t *testing.T, dir string) source {
+	t.Helper()
+	s := source{set: token.NewFileSet()}
+	entries, err := os.ReadDir(filepath.Join(root, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(s.set, filepath.Join(root, dir, e.Name()), nil, parser.SkipObjectResolution|parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.files = append(s.files, file)
+	}
+	return s
+}
+
+// TestCoreMeetsTimeChanceAndConcurrencyOnlyThroughWorld: or else the simulation would not see them.
+func TestCoreMeetsTimeChanceAndConcurrencyOnlyThroughWorld(t *testing.T) {
+	s := parse(t, ".")
+	info := check(t, s)
+	for _, file := range s.files {
+		for _, i := range file.Imports {
+			switch path, _ := strconv.Unquote(i.Path.Value); path {
+			case "math/rand", "math/rand/v2", "crypto/rand", "hash/maphash", "os", "net", "runtime":
+				t.Errorf("%s: package pabal imports %s", s.set.Position(i.Pos()), path)
+			}
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if what := forbidden(n, info); what != "" {
+				t.Errorf("%s: package pabal has %s: use internal/world", s.set.Position(n.Pos()), what)
+			}
+			return true
+		})
+	}
+}
+
+func forbidden(n ast.Node, info *types.Info) string {
+	switch n := n.(type) {
+	case *ast.GoStmt:
+		return "a go statement"
+	case *ast.SelectStmt:
+		return "a select"
+	case *ast.ChanType, *ast.SendStmt:
+		return "a channel"
+	case *ast.UnaryExpr:
+		if n.Op == token.ARROW {
+			return "a receive from a channel"
+		}
+	case *ast.RangeStmt:
+		if _, isMap := info.TypeOf(n.X).Underlying().(*types.Map); isMap {
+			return "a range over a map, whose order is chance"
+		}
+	case *ast.SelectorExpr:
+		return forbiddenName(n, info)
+	}
+	return ""
+}
+
+func forbiddenName(n *ast.SelectorExpr, info *types.Info) string {
+	used := info.Uses[n.Sel]
+	if used == nil || used.Pkg() == nil {
+		return ""
+	}
+	switch used.Pkg().Path() {
+	case "time":
+		if slices.Contains(strings.Fields(waitsAndClocks), used.Name()) && isFunction(used) {
+			return "time." + used.Name()
+		}
+	case "context":
+		if slices.Contains([]string{"WithTimeout", "WithDeadline", "WithTimeoutCause", "WithDeadlineCause", "AfterFunc"}, used.Name()) {
+			return "context." + used.Name()
+		}
+	case "github.com/google/uuid":
+		if strings.HasPrefix(used.Name(), "New") && used.Name() != "NewSHA1" {
+			return "uuid." + used.Name()
+		}
+	case "sync":
+		if used.Name() != "Mutex" && used.Name() != "Lock" && used.Name() != "Unlock" {
+			return "sync." + used.Name()
+		}
+	}
+	return ""
+}
+
+// isFunction tells time.After from the method of the same name.
+func isFunction(o types.Object) bool {
+	f, ok := o.(*types.Func)
+	return ok && f.Signature().Recv() == nil
+}
+
+func check(t *testing.T, s source) *types.Info {
+	t.Helper()
+	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}}
+	config := types.Config{Importer: importer.ForCompiler(s.set, "source", nil)}
+	if _, err := config.Check(module, s.set, s.files, info); err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func TestRootModuleRequiresOnlyUUID(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(strings.TrimPrefix(strings.TrimSpace(line), "require "))
+		if len(fields) < 2 || !strings.Contains(fields[0], ".") || fields[0] == module {
+			continue
+		}
+		if fields[0] != "github.com/google/uuid" {
+			t.Errorf("go.mod of the root module requires %s", fields[0])
+		}
+	}
+}
+
+func TestCoreExportsFewNames(t *testing.T) {
+	var names []string
+	for _, file := range parse(t, ".").files {
+		for _, d := range file.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Recv == nil && d.Name.IsExported() {
+					names = append(names, d.Name.Name)
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					names = append(names, exportedOf(spec)...)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	if len(names) > exportedMost {
+		t.Errorf("package pabal exports %d names, at most %d: %v", len(names), exportedMost, names)
+	}
+}
+
+func exportedOf(spec ast.Spec) (names []string) {
+	switch spec := spec.(type) {
+	case *ast.TypeSpec:
+		if spec.Name.IsExported() {
+			names = append(names, spec.Name.Name)
+		}
+	case *ast.ValueSpec:
+		for _, name := range spec.Names {
+			if name.IsExported() {
+				names = append(names, name.Name)
+			}
+		}
+	}
+	return names
+}
+
+func TestContractsAreSmall(t *testing.T) {
+	for _, file := range parse(t, "driver").files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok {
+				if contract, ok := spec.Type.(*ast.InterfaceType); ok && len(contract.Methods.List) > methodsMost {
+					t.Errorf("driver.%s has %d methods, at most %d", spec.Name, len(contract.Methods.List), methodsMost)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// TestEveryExportedNameIsExplained: doc comments are the contract.
+func TestEveryExportedNameIsExplained(t *testing.T) {
+	for _, dir := range []string{".", "driver", "driver/storetest", "driver/brokertest", "pabalsql", "pabalnats", "shop"} {
+		s := parse(t, dir)
+		for _, file := range s.files {
+			for _, d := range file.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Name.IsExported() && f.Doc == nil && exportedReceiver(f) {
+					t.Errorf("%s: %s has no doc comment", s.set.Position(f.Pos()), f.Name)
+				}
+				if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.TYPE {
+					for _, spec := range g.Specs {
+						if ts := spec.(*ast.TypeSpec); ts.Name.IsExported() && g.Doc == nil && ts.Doc == nil {
+							t.Errorf("%s: type %s has no doc comment", s.set.Position(ts.Pos()), ts.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func exportedReceiver(f *ast.FuncDecl) bool {
+	if f.Recv == nil {
+		return true
+	}
+	if f.Name.Name == "String" || f.Name.Name == "Error" || f.Name.Name == "Unwrap" {
+		return false // they are what they are called
+	}
+	var name string
+	ast.Inspect(f.Recv.List[0].Type, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok && name == "" {
+			name = id.Name
+		}
+		return true
+	})
+	return ast.IsExported(name)
+}

@@ -1,0 +1,295 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pabal-go/pabal/shop"
+)
+
+var (
+	killRounds = flag.Int("kill.rounds", 3, "how often the shop is killed")
+	killSeed   = flag.Uint64("kill.seed", 0, "seed of the moments at which the shop is killed; 0: another one each time")
+)
+
+// TestKilledShopLosesNothingAndDoublesNothing kills the shop as a power switch would, under load and now and then while it is
+// starting, and starts it again. What it answered must be there when it is back, and in the end all books must agree.
+func TestKilledShopLosesNothingAndDoublesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills real processes")
+	}
+	seed := *killSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d: go test -run %s -kill.rounds %d -kill.seed %d", seed, t.Name(), *killRounds, seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	p := &process{
+		t: t, binary: buildBinary(t), dir: t.TempDir(), address: freeAddress(t),
+		heard: &heard{Transport: http.Transport{MaxIdleConnsPerHost: 32}, paid: map[string]bool{}},
+	}
+	defer p.heard.CloseIdleConnections()
+	p.start()
+	var total shop.Progress
+	for round := range *killRounds {
+		traffic := p.round(random, seed, round)
+		total.Paid += traffic.Paid
+		total.Cancelled += traffic.Cancelled
+		for _, complaint := range traffic.Complaints {
+			t.Errorf("round %d: %s", round, complaint)
+		}
+	}
+	p.books(total)
+}
+
+// buildBinary builds cmd/pabal, without the race detector: a killed process reports no races, and kills want speed.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "pabal")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
+	build.Dir = filepath.Join("..", "..", "cmd", "pabal")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// freeAddress is an address on which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }() // nothing was sent
+	return l.Addr().String()
+}
+
+// process is a shop in a process of its own.
+type process struct {
+	t                    *testing.T
+	binary, dir, address string
+	heard                *heard
+	child                *exec.Cmd
+	said                 bytes.Buffer // of the child that runs now
+}
+
+// launch starts a child; it is not yet open.
+func (p *process) launch() {
+	p.t.Helper()
+	p.said.Reset()
+	child := exec.Command(p.binary, "shop", "--data", p.dir, "--listen", p.address)
+	child.Stdout, child.Stderr = &p.said, &p.said
+	if err := child.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.child = child
+	p.t.Cleanup(func() { // a child that has been waited for is not killed
+		if child.ProcessState == nil {
+			_ = child.Process.Kill()
+			_ = child.Wait()
+		}
+	})
+}
+
+// start starts a child and waits until it is open.
+func (p *process) start() {
+	p.t.Helper()
+	began := time.Now()
+	p.launch()
+	client := http.Client{Timeout: time.Second}
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := began.Add(30 * time.Second); time.Now().Before(deadline); <-ticker.C {
+		if answer, err := client.Get(p.url("/orders?limit=1")); err == nil {
+			_ = answer.Body.Close() // only its being there counts
+			p.t.Logf("open after %v", time.Since(began).Round(time.Millisecond))
+			return
+		}
+	}
+	p.kill()
+	p.t.Fatalf("not open after 30 s; it said:\n%s", &p.said)
+}
+
+func (p *process) url(path string) string { return "http://" + p.address + path }
+
+// kill ends the child without a word, and waits until it is gone.
+func (p *process) kill() {
+	p.t.Helper()
+	if err := p.child.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.child.Wait(); p.child.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		p.t.Fatalf("it ended by itself: %v; it said:\n%s", err, &p.said)
+	}
+}
+
+// stop ends the child as an operator does.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.child.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.child.Wait(); err != nil {
+		p.t.Errorf("after SIGTERM: %v; it said:\n%s", err, &p.said)
+	}
+}
+
+// round makes traffic, kills the shop in its midst, and once in three also while it starts, and has it back before the
+// traffic's patience is over.
+func (p *process) round(random *rand.Rand, seed uint64, round int) *shop.Traffic {
+	p.t.Helper()
+	before := 300*time.Millisecond + time.Duration(random.Int64N(int64(2*time.Second)))
+	var traffic *shop.Traffic
+	var loading sync.WaitGroup
+	loading.Go(func() {
+		load := shop.Load{
+			URL: p.url(""), For: before + 1500*time.Millisecond, Seed: seed + uint64(round), Patience: time.Minute,
+			Client: &http.Client{Transport: p.heard, Timeout: 10 * time.Second},
+		}
+		var err error
+		if traffic, err = load.Run(p.t.Context()); err != nil {
+			p.t.Errorf("round %d: %v", round, err)
+		}
+	})
+	pause(p.t.Context(), before)
+	p.kill()
+	p.t.Logf("round %d: killed after %v, %d orders answered as paid", round, before.Round(time.Millisecond), len(p.heard.orders()))
+	for random.IntN(3) == 0 {
+		p.launch()
+		early := time.Duration(random.Int64N(int64(300 * time.Millisecond)))
+		pause(p.t.Context(), early)
+		p.kill()
+		p.t.Logf("round %d: killed %v after its start", round, early.Round(time.Millisecond))
+	}
+	acknowledged := p.heard.orders()
+	p.start()
+	for _, no := range acknowledged {
+		var o shop.Order
+		if p.get("/orders/"+no, &o); o.PaidAt == nil {
+			p.t.Errorf("round %d: order %s was answered as paid before the kill, and is %q after it", round, no, o.Status)
+		}
+	}
+	loading.Wait()
+	if traffic == nil {
+		p.t.FailNow()
+	}
+	return traffic
+}
+
+// pause lets a real process run for a while.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (p *process) get(path string, into any) {
+	p.t.Helper()
+	client := http.Client{Timeout: 10 * time.Second}
+	answer, err := client.Get(p.url(path))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }() // it has been read
+	if answer.StatusCode != http.StatusOK {
+		p.t.Errorf("GET %s: %s", path, answer.Status)
+		return
+	}
+	if err := json.NewDecoder(answer.Body).Decode(into); err != nil {
+		p.t.Errorf("GET %s: %v", path, err)
+	}
+}
+
+var reconciliation = regexp.MustCompile(
+	`reconciliation: (\d+) orders paid, (\d+) events confirmed, (\d+) ledger entries, (\d+) notifications; (\d+) cancelled`)
+
+// books has everything come to its end (a killed process leaves events for the republisher), looks at the ledger of each order
+// that was answered as paid, stops the shop and reconciles.
+func (p *process) books(total shop.Progress) {
+	p.t.Helper()
+	p.check()
+	for _, no := range p.heard.orders() {
+		payments := 0
+		var ledger struct {
+			Items []shop.Entry `json:"items"`
+		}
+		p.get("/settlements/ledger/"+no, &ledger)
+		for _, e := range ledger.Items {
+			if e.Kind == "payment" {
+				payments++
+			}
+		}
+		if payments != 1 {
+			p.t.Errorf("order %s was answered as paid, and has %d payments in the ledger", no, payments)
+		}
+	}
+	p.stop()
+	found := p.check()
+	if total.Paid == 0 {
+		p.t.Error("a load without payments proves nothing")
+	}
+	want := fmt.Sprintf("%[1]d %[1]d %[1]d %[1]d %[2]d", total.Paid, total.Cancelled)
+	if found != want {
+		p.t.Errorf("the books have %s, answered were %s (paid, confirmed, booked, notified, cancelled)", found, want)
+	}
+	if answered := len(p.heard.orders()); int64(answered) != total.Paid {
+		p.t.Errorf("%d orders were answered as paid on the wire, the load counted %d", answered, total.Paid)
+	}
+}
+
+// check reconciles, in a process of its own, and answers the numbers.
+func (p *process) check() string {
+	p.t.Helper()
+	out, err := exec.CommandContext(p.t.Context(), p.binary, "shop", "--check", "--data", p.dir).CombinedOutput()
+	found := reconciliation.FindSubmatch(out)
+	if err != nil || len(found) == 0 || !bytes.Contains(out, []byte("\nreconciled: nothing lost, nothing twice\n")) {
+		p.t.Fatalf("the books differ: %v\n%s", err, out)
+	}
+	p.t.Logf("%s", out)
+	return string(bytes.Join(found[1:], []byte(" ")))
+}
+
+// heard is a client's ear: it notes which orders were answered as paid.
+type heard struct {
+	http.Transport
+	mu   sync.Mutex
+	paid map[string]bool
+}
+
+func (h *heard) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := h.Transport.RoundTrip(r)
+	no, isPayment := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/orders/"), "/payment")
+	if err == nil && isPayment && answer.StatusCode == http.StatusOK {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.paid[no] = true
+	}
+	return answer, err
+}
+
+func (h *heard) orders() (orders []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for no := range h.paid {
+		orders = append(orders, no)
+	}
+	return orders
+}
