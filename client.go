@@ -87,7 +87,7 @@ func between[N int | time.Duration](field string, value, low, high N) error {
 	if value >= low && value <= high {
 		return nil
 	}
-	return fmt.Errorf("Options.%s is %v: from %v to %v", field, value, low, high)
+	return fmt.Errorf("%s of pabal.Options is %v: from %v to %v", field, value, low, high)
 }
 
 // ledger is the half of a driver.Store that needs no transaction of the caller.

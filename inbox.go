@@ -99,7 +99,7 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 	how := driver.Rollback
 	defer func() {
 		if how != driver.Commit {
-			c.finishTx(ctx, tx, how)
+			_ = c.finishTx(ctx, tx, how) // what failed is known already
 		}
 	}()
 	work := make([]arrival, len(group)) // of this attempt: another one begins with what was received

@@ -23,7 +23,7 @@ import (
 // again later, unless it wraps ErrUndeliverable.
 type Delivery func(ctx context.Context, m Message) error
 
-// ErrUndeliverable: no later try will do better.
+// ErrUndeliverable says that no later try will do better.
 var ErrUndeliverable = errors.New("undeliverable")
 
 // DeliverByLog writes messages to the log.

@@ -132,7 +132,9 @@ func (j *journey) aside(ctx context.Context) {
 	chance := j.random.Float64()
 	product := j.random.IntN(loadProducts)
 	member := fmt.Sprintf("member-%d", j.random.IntN(loadMembers))
-	path, method, body := "", http.MethodPost, any(nil)
+	method := http.MethodPost
+	var body any
+	var path string
 	switch {
 	case chance < 0.010:
 		method, path = http.MethodPut, "/members/"+member+"/profile"

@@ -214,7 +214,7 @@ func claimCases[X any]() []testCase[X] {
 			sel.Decide = func(now time.Time, rows []driver.Pending) []driver.Decision {
 				calls++
 				s.check(len(rows) == 2, "Decide got %d rows", len(rows))
-				return take(time.Minute)(now, rows[:1])
+				return take(now, rows[:1])
 			}
 			s.check(len(s.claim(sel)) == 1 && calls == 1, "Decide was called %d times", calls)
 			s.check(len(s.claim(due(10))) == 2, "what was left out is not there")
@@ -275,7 +275,7 @@ func claimCases[X any]() []testCase[X] {
 			for i := range counts {
 				wg.Go(func() {
 					sel := due(1)
-					sel.Accepted, sel.Probe, sel.Decide = true, time.Hour, take(time.Minute)
+					sel.Accepted, sel.Probe, sel.Decide = true, time.Hour, take
 					claimed, err := s.s.Claim(s.ctx, sel)
 					counts[i] = len(claimed)
 					s.check(err == nil, "%v", err)
@@ -299,7 +299,7 @@ func claimCases[X any]() []testCase[X] {
 				wg.Go(func() {
 					for range 20 {
 						sel := due(7)
-						sel.Decide = take(time.Minute)
+						sel.Decide = take
 						claimed, err := s.s.Claim(s.ctx, sel)
 						mu.Lock()
 						s.check(err == nil, "%v", err)

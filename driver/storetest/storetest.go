@@ -178,22 +178,20 @@ func (s *suite[X]) now() time.Time {
 	return r.Now
 }
 
-// take claims everything that is offered, as a plain claim would.
-func take(lease time.Duration) func(time.Time, []driver.Pending) []driver.Decision {
-	return func(now time.Time, rows []driver.Pending) (decisions []driver.Decision) {
-		for _, p := range rows {
-			p.Claims++
-			p.SentAt, p.DueAt = now, now.Add(lease)
-			decisions = append(decisions, driver.Decision{Pending: p})
-		}
-		return decisions
+// take claims everything that is offered for a minute, as a plain claim would.
+func take(now time.Time, rows []driver.Pending) (decisions []driver.Decision) {
+	for _, p := range rows {
+		p.Claims++
+		p.SentAt, p.DueAt = now, now.Add(time.Minute)
+		decisions = append(decisions, driver.Decision{Pending: p})
 	}
+	return decisions
 }
 
 func (s *suite[X]) claim(sel driver.Selection) []driver.Claimed {
 	s.t.Helper()
 	if sel.Decide == nil {
-		sel.Decide = take(time.Minute)
+		sel.Decide = take
 	}
 	claimed, err := s.s.Claim(s.ctx, sel)
 	s.ok(err)

@@ -193,7 +193,7 @@ func (c *brokerConn) Publish(ctx context.Context, to driver.Destination, message
 
 func (b *BrokerServer) publish(to driver.Destination, messages []driver.Message, verdicts []driver.Verdict) (accepted int) {
 	var queues []*queue
-	exists := false
+	var exists bool
 	if to.Queue != "" {
 		var q *queue
 		if q, exists = b.queues[to.Queue]; exists {
@@ -289,7 +289,7 @@ func (c *brokerConn) Receive(ctx context.Context, name string, limit int) ([]dri
 		if wait != 0 {
 			left := end.Sub(c.w.Now())
 			if left <= 0 || ctx.Err() != nil {
-				return nil, nil
+				return nil, nil //nolint:nilerr // the context ends the waiting, and is no error of the broker
 			}
 			if wait < 0 || wait > left {
 				wait = left

@@ -300,7 +300,7 @@ func (r *run) consumer(name string) program {
 func (r *run) handle(
 	ctx context.Context, p process, w world.World, tx *sim.Tx, name string, e pabal.Received[paid],
 ) error {
-	if err := r.misbehave(ctx, p, w, tx); err != nil {
+	if err := r.misbehave(ctx, p, w); err != nil {
 		return err
 	}
 	effect := e.ID.String()
@@ -326,7 +326,7 @@ func (r *run) handle(
 }
 
 // misbehave is what handlers do wrong.
-func (r *run) misbehave(ctx context.Context, p process, w world.World, tx *sim.Tx) error {
+func (r *run) misbehave(ctx context.Context, p process, w world.World) error {
 	if r.calm.Load() {
 		return nil
 	}
