@@ -1,0 +1,222 @@
+// Package servers starts real servers for tests: a process of its own for each test binary, on a free port of the loopback
+// interface, in a directory of its own, killed when the test ends and when the test's process dies. scripts/test
+// installs what they need; a server that cannot be started fails the test. An address in the environment is used instead,
+// where the comment of a server's function names a variable.
+package servers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const startTime = time.Minute
+
+// Process is a server that a test may kill, stop for a while and start again. Its methods are for the test's goroutine.
+type Process struct {
+	Dir  string // where it keeps its data
+	Port int
+
+	t     testing.TB
+	spec  spec
+	log   *tail
+	child *exec.Cmd
+	ended chan struct{}
+}
+
+// spec says how a server is started.
+type spec struct {
+	name  string
+	user  string // that it runs as where the test is root; "": the test's own
+	env   []string
+	args  []string // args[0] is the program
+	ready func(ctx context.Context) error
+}
+
+// newProcess makes the directory and picks the port; start does the rest.
+func newProcess(t testing.TB) *Process {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pabal-server-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return &Process{Dir: dir, Port: FreePort(t), t: t, log: &tail{}}
+}
+
+func (p *Process) start(s spec) {
+	p.t.Helper()
+	p.spec = s
+	p.t.Cleanup(p.Kill)
+	p.Start()
+}
+
+// Start starts the server, again after Kill, and waits until it answers.
+func (p *Process) Start() {
+	p.t.Helper()
+	child := exec.Command(p.spec.args[0], p.spec.args[1:]...)
+	child.Dir = p.Dir
+	child.Env = append(os.Environ(), p.spec.env...)
+	child.Stdout, child.Stderr = p.log, p.log
+	child.SysProcAttr = p.attributes()
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // the parent-death signal is about the thread, not the process
+		err := child.Start()
+		started <- err
+		if err == nil {
+			_ = child.Wait()
+		}
+		close(ended)
+	}()
+	if err := <-started; err != nil {
+		p.t.Fatalf("start %s: %v (scripts/test installs it)", p.spec.name, err)
+	}
+	p.child, p.ended = child, ended
+	p.wait()
+}
+
+// attributes has the server die with the test, and run as its user where that is not the test's own.
+func (p *Process) attributes() *syscall.SysProcAttr {
+	p.t.Helper()
+	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if p.spec.user == "" || os.Getuid() != 0 {
+		return a
+	}
+	u, err := user.Lookup(p.spec.user)
+	if err != nil {
+		p.t.Fatalf("start %s: %v (scripts/test installs it)", p.spec.name, err)
+	}
+	uid, _ := strconv.ParseUint(u.Uid, 10, 32) // numbers on every POSIX system
+	gid, _ := strconv.ParseUint(u.Gid, 10, 32)
+	a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	err = filepath.WalkDir(p.Dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chown(path, int(uid), int(gid))
+	})
+	if err != nil {
+		p.t.Fatalf("start %s: %v", p.spec.name, err)
+	}
+	return a
+}
+
+func (p *Process) wait() {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	for {
+		err := p.spec.ready(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-p.ended:
+			p.t.Fatalf("%s ended while it started: %v\n%s", p.spec.name, err, p.log)
+		case <-ctx.Done():
+			p.t.Fatalf("%s does not answer within %v: %v\n%s", p.spec.name, startTime, err, p.log)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Kill ends the server and what it started at once, as kill -9 does, and waits until it is gone.
+func (p *Process) Kill() { p.signal(syscall.SIGKILL, true) }
+
+// Stop has the server stand still (SIGSTOP) until Continue.
+func (p *Process) Stop() { p.signal(syscall.SIGSTOP, false) }
+
+// Continue goes on after Stop.
+func (p *Process) Continue() { p.signal(syscall.SIGCONT, false) }
+
+func (p *Process) signal(s syscall.Signal, wait bool) {
+	if p.child == nil {
+		return
+	}
+	if err := syscall.Kill(-p.child.Process.Pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+		p.t.Errorf("%v to %s: %v", s, p.spec.name, err)
+	}
+	if wait {
+		<-p.ended
+		p.child = nil
+	}
+}
+
+// Log returns the last output of the server.
+func (p *Process) Log() string { return p.log.String() }
+
+// tail keeps the last 16 KiB that were written to it.
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, b...)
+	if over := len(t.b) - 16<<10; over > 0 {
+		t.b = append(t.b[:0], t.b[over:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.TrimSpace(t.b))
+}
+
+// FreePort returns a TCP port of the loopback interface that nobody listens on.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // nothing was sent
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// dial is a ready function for servers that answer as soon as they listen.
+func dial(port int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+}
+
+// tool finds a file below .tools, where scripts/test puts what no package of the system has.
+func tool(t testing.TB, path string) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			break
+		}
+	}
+	file := filepath.Join(dir, ".tools", path)
+	if _, err := os.Stat(file); err != nil {
+		t.Fatal(fmt.Errorf("%w (scripts/test installs it)", err))
+	}
+	return file
+}
