@@ -37,6 +37,7 @@ type Consumer[X any] struct {
 	o        ConsumerOptions
 	handlers map[string]*handler[X]
 	topics   []driver.TopicSpec
+	known    names // the receiver's
 	err      error
 
 	// guarded by house.mu
@@ -201,15 +202,15 @@ func (c *Consumer[X]) runReceiver(ctx context.Context) {
 // accept spreads what was received over the lanes.
 func (c *Consumer[X]) accept(deliveries []driver.Delivery) {
 	now := c.house.w.Wall() // stands in for the times of foreign messages only
-	arrivals := make([]*arrival, len(deliveries))
+	arrivals, envelopes := make([]arrival, len(deliveries)), make([]envelope, len(deliveries))
 	for i := range deliveries {
-		arrivals[i] = arrive(&deliveries[i], now)
+		arrivals[i].arrive(&deliveries[i], &envelopes[i], &c.known, now)
 	}
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
-	c.inflight = append(c.inflight, arrivals...)
-	for _, a := range arrivals {
-		c.enqueue(a)
+	for i := range arrivals {
+		c.inflight = append(c.inflight, &arrivals[i])
+		c.enqueue(&arrivals[i])
 	}
 }
 

@@ -2,6 +2,7 @@ package pabal
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -50,7 +51,7 @@ func Define[T any](name string, options ...TypeOption[T]) Type[T] {
 	for _, option := range options {
 		option(&t)
 	}
-	t.err = checkType(name)
+	t.err = t.check()
 	return t
 }
 
@@ -65,12 +66,14 @@ func Key[T any](of func(T) string) TypeOption[T] {
 // topic. A topic's name has 1 to 64 letters, digits, '-' and '_'.
 func (t Type[T]) On(topic string) Type[T] {
 	t.topic = topic
+	t.err = t.check()
 	return t
 }
 
 // Version returns the type with a version of its payload's schema, at most 64 bytes, which consumers may read.
 func (t Type[T]) Version(v string) Type[T] {
 	t.version = v
+	t.err = t.check()
 	return t
 }
 
@@ -81,8 +84,8 @@ func (t Type[T]) Name() string { return t.name }
 func (t Type[T]) Topic() string { return t.topic }
 
 func (t Type[T]) check() error {
-	if t.err != nil {
-		return t.err
+	if err := checkType(t.name); err != nil {
+		return err
 	}
 	if err := checkName("topic of "+t.name, t.topic); err != nil {
 		return err
@@ -94,7 +97,11 @@ func (t Type[T]) check() error {
 // too long, is Record's error.
 func (t Type[T]) New(data T) Event {
 	e := Event{event: driver.Event{Type: t.name, Topic: t.topic, Version: t.version}}
-	if e.err = t.check(); e.err != nil {
+	if e.err = t.err; e.err != nil {
+		return e
+	}
+	if t.name == "" {
+		e.err = errors.New("event type is the zero Type: make it with Define")
 		return e
 	}
 	if t.key != nil {
@@ -160,16 +167,19 @@ func encodePayload(data any) (payload []byte, contentType string, err error) {
 	}
 }
 
-func decodePayload[T any](payload []byte) (data T, err error) {
-	switch p := any(&data).(type) {
+func decodePayload[T any](payload []byte, data *T) error {
+	switch p := any(data).(type) {
 	case *[]byte:
 		*p = payload
 	case *json.RawMessage:
+		if !json.Valid(payload) {
+			return errNotJSON
+		}
 		*p = payload
 	default:
-		err = json.Unmarshal(payload, &data)
+		return json.Unmarshal(payload, data)
 	}
-	return data, err
+	return nil
 }
 
 // encodeHeaders makes the JSON object that the store keeps, with names in order.
@@ -216,8 +226,10 @@ func checkKey(typ, key string) error {
 	switch {
 	case key == "":
 		return fmt.Errorf("key of %s is empty: an ordered type needs one for each event", typ)
-	case !utf8.ValidString(key) || strings.ContainsRune(key, 0):
+	case !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0:
 		return fmt.Errorf("key of %s: %q is not valid UTF-8 without U+0000", typ, key)
+	case len(key) <= maxKey:
+		return nil
 	}
 	return within("key of "+typ, "bytes", len(key), maxKey, "use a digest of it")
 }

@@ -160,19 +160,15 @@ func (c *Consumer[X]) finishTx(ctx context.Context, tx X, how driver.Ending) err
 	return c.inbox.End(call, tx, how)
 }
 
+// keysOf returns the distinct cursor keys of rows with a position, in order of appearance.
 func keysOf(rows []driver.Row) []driver.CursorKey {
 	var keys []driver.CursorKey
-next:
+	seen := make(map[driver.CursorKey]bool, len(rows))
 	for i := range rows {
-		if rows[i].Position == 0 {
-			continue
+		if key := rows[i].CursorKey; rows[i].Position != 0 && !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
 		}
-		for _, key := range keys {
-			if key == rows[i].CursorKey {
-				continue next
-			}
-		}
-		keys = append(keys, rows[i].CursorKey)
 	}
 	return keys
 }

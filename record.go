@@ -74,16 +74,22 @@ func (c *Client[X]) prepare(ctx context.Context, events []Event) ([]driver.Event
 		rows[i].ID = newID(c.house.w)
 		rows[i].Headers = headers
 		rows[i].Traceparent = traceparent
-		if limits := c.house.limits; limits.Message > 0 {
-			err = within("size of "+e.event.Type+" on the wire", "bytes", sizeOnWire(&rows[i])+envelopeRoom,
-				limits.Message, "store the payload elsewhere and record a reference to it")
-		}
-		if err == nil {
-			err = within("topic of "+e.event.Type, "bytes", len(e.event.Topic), c.house.limits.Name, "the broker's limit")
-		}
-		if err != nil {
+		if err := c.checkSize(&rows[i]); err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
 	}
 	return rows, nil
+}
+
+// checkSize holds an event against what the broker takes.
+func (c *Client[X]) checkSize(e *driver.Event) error {
+	limits := &c.house.limits
+	if size := sizeOnWire(e) + envelopeRoom; limits.Message > 0 && size > limits.Message {
+		return within("size of "+e.Type+" on the wire", "bytes", size, limits.Message,
+			"store the payload elsewhere and record a reference to it")
+	}
+	if limits.Name > 0 && len(e.Topic) > limits.Name {
+		return within("topic of "+e.Type, "bytes", len(e.Topic), limits.Name, "the broker's limit")
+	}
+	return nil
 }

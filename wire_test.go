@@ -143,6 +143,14 @@ func TestWireRefusesTheUnreadable(t *testing.T) {
 		strings.Replace(string(good.append(nil)), `"position":"`, `"position":"-`, 1),
 		strings.Replace(string(good.append(nil)), `"sentat":"2026`, `"sentat":"year`, 1),
 		strings.Replace(string(good.append(nil)), `"previd":"`, `"previd":"x`, 1),
+		string(good.append(nil)) + "}", strings.TrimSuffix(string(good.append(nil)), "}"),
+		strings.Replace(string(good.append(nil)), `,"type"`, `"type"`, 1),
+		strings.Replace(string(good.append(nil)), `"type":`, `"type"`, 1),
+		strings.Replace(string(good.append(nil)), `"order"`, "\"or\nder\"", 1),
+		strings.Replace(string(good.append(nil)), `"order"`, `"order`, 1),
+		strings.Replace(string(good.append(nil)), `"data":{}`, `"data":{`, 1),
+		strings.Replace(string(good.append(nil)), `"data":{}`, `"data":}`, 1),
+		strings.Replace(string(good.append(nil)), `"data":{}`, `"data":`, 1),
 	} {
 		if e, err := decode([]byte(body)); !errors.Is(err, errUnreadable) {
 			t.Errorf("%q was read as %+v, %v", body, e, err)
@@ -166,6 +174,29 @@ func TestEnvelopeRoomIsEnough(t *testing.T) {
 		if bound := sizeOnWire(&e.Event) + envelopeRoom; size > bound {
 			t.Errorf("%s: %d bytes on the wire, %d were reckoned with", contentType, size, bound)
 		}
+	}
+}
+
+// TestWireReadsEveryPrefixWithoutPanic: what was cut off on its way is unreadable.
+func TestWireReadsEveryPrefixWithoutPanic(t *testing.T) {
+	e := wireEvent([]byte(`{"a":[1,"\u00e9\"",{}]}`), contentJSON)
+	body := e.append(nil)
+	for n := range len(body) {
+		if _, err := decode(body[:n]); !errors.Is(err, errUnreadable) {
+			t.Errorf("%q was read: %v", body[:n], err)
+		}
+	}
+}
+
+// TestPayloadThatIsNoJSONFailsItsHandler: the envelope's reader leaves the inside of a payload to whoever decodes it.
+func TestPayloadThatIsNoJSONFailsItsHandler(t *testing.T) {
+	var raw json.RawMessage
+	var parsed struct{ A int }
+	if err := decodePayload([]byte(`{"a":]}`), &raw); err == nil {
+		t.Error("json.RawMessage took what is no JSON")
+	}
+	if err := decodePayload([]byte(`{"a":]}`), &parsed); err == nil {
+		t.Error("a struct took what is no JSON")
 	}
 }
 

@@ -1,0 +1,4 @@
+// Command bench measures Pabal.
+package main
+
+func main() {}
