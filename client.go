@@ -34,7 +34,7 @@ type Options struct {
 	Queue int
 	// Lanes is how many publish calls may be in flight. Events of a key share a lane. 1 to 256, default 4.
 	Lanes int
-	// Sweep is the interval of the republisher and of the inbox sweep. 100 ms to 1 min, default 2 s.
+	// Sweep is the interval of the republisher and of the inbox sweep, each a statement. 100 ms to 1 min, default 3 s.
 	Sweep time.Duration
 	// FixedTopology forbids to create topics, queues and subscriptions: what is missing is reported instead.
 	FixedTopology bool
@@ -59,7 +59,7 @@ func (o *Options) fill(l driver.Limits) (Options, error) {
 	orDefault(&f.InboxRetention, max(45*24*time.Hour, f.Retention))
 	orDefault(&f.Queue, 10_000)
 	orDefault(&f.Lanes, 4)
-	orDefault(&f.Sweep, 2*time.Second)
+	orDefault(&f.Sweep, 3*time.Second)
 	if f.Logger == nil {
 		f.Logger = slog.Default()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,4 +141,36 @@ func (c coreRun) record(ctx context.Context, client *pabal.Client[*memoryTx], st
 		}
 	}
 	return first
+}
+
+// coreRows measures package pabal alone. GOGC is 400, for the events of a run stay in memory and every collection would look
+// at all of them.
+func coreRows(ctx context.Context, b *bench) (rows []row, err error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	for _, c := range []coreRun{
+		{events: 200_000, perTx: 1, writers: 8, services: 3}, {events: 200_000, perTx: 10, writers: 8, services: 3},
+		{keyed: true, events: 200_000, perTx: 1, writers: 8, services: 3},
+		{keyed: true, events: 200_000, perTx: 10, writers: 8, services: 3},
+	} {
+		var rate, allocs, cpu []float64
+		for range b.rounds {
+			r, err := c.run(ctx)
+			if err != nil {
+				return rows, err
+			}
+			rate = append(rate, r.perSecond(c.events))
+			allocs = append(allocs, r.allocs)
+			cpu = append(cpu, float64(r.cpu.Nanoseconds())/1000)
+		}
+		kind, target := "without key", "≥ 100,000/s, ≤ 40 allocations"
+		if c.keyed {
+			kind, target = "with key", ""
+		}
+		rows = append(rows, row{
+			fmt.Sprintf("core: record → three consumers → confirmed, %s, %d per transaction", kind, c.perTx),
+			fmt.Sprintf("%s events/s, %.1f allocations and %.1f µs of CPU an event", spread(rate, "%.0f"), median(allocs), median(cpu)),
+			target,
+		})
+	}
+	return rows, nil
 }

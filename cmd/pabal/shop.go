@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,6 +72,11 @@ func (c *shopCommand) Run(a *app) error {
 		return usage("--listen: %w", err)
 	}
 	address := "http://" + listener.Addr().String()
+	if os.Getenv("GOMAXPROCS") == "" {
+		// A goroutine that waits for fsync keeps its processor until the runtime takes it away: with two, and six files
+		// that are synced, the others wait too. Twice as many made 525 paid orders/s of 470 (bench, -only shop).
+		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+	}
 	ctx, stop := context.WithCancel(a.ctx)
 	defer stop()
 	done := make(chan error, 1)
