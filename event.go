@@ -117,6 +117,14 @@ func (t Type[T]) New(data T) Event {
 	return e
 }
 
+// Decode reads a payload of the type, such as one that [Operator.Events] found.
+func (t Type[T]) Decode(payload []byte) (data T, err error) {
+	if err = decodePayload(payload, &data); err != nil {
+		err = fmt.Errorf("payload of %s does not decode: %w", t.name, err)
+	}
+	return data, err
+}
+
 // Event is a fact that happened, ready to be recorded. It is immutable.
 type Event struct {
 	event   driver.Event
