@@ -140,7 +140,7 @@ func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
 	for i := range deliveries {
 		ours = append(ours, envelope{})
 		e := &ours[len(ours)-1]
-		err := e.decode(deliveries[i].Body, &c.known)
+		err := e.read(&deliveries[i], &c.known)
 		if err != nil || e.foreign || e.Source != c.source {
 			strays++
 			c.stray(e, err)

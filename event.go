@@ -35,6 +35,7 @@ type Type[T any] struct {
 	topic   string
 	version string
 	key     func(T) string
+	bare    bool
 	err     error
 }
 
@@ -77,6 +78,16 @@ func (t Type[T]) Version(v string) Type[T] {
 	return t
 }
 
+// Bare returns the type with messages whose body is the payload alone, for consumers that expect just that: a legacy
+// system that is moved one service at a time. What Pabal needs to know goes beside it, in four attributes: id, source, type
+// and times. There is no place for a position, headers, a version or a trace, so a bare type can have no key, and
+// Record refuses its events with headers. Its payload must be text that the broker carries.
+func (t Type[T]) Bare() Type[T] {
+	t.bare = true
+	t.err = t.check()
+	return t
+}
+
 // Name returns the type's name.
 func (t Type[T]) Name() string { return t.name }
 
@@ -90,13 +101,19 @@ func (t Type[T]) check() error {
 	if err := checkName("topic of "+t.name, t.topic); err != nil {
 		return err
 	}
+	switch {
+	case t.bare && t.key != nil:
+		return fmt.Errorf("type %s is bare: its messages have no place for a position, so it can have no Key", t.name)
+	case t.bare && t.version != "":
+		return fmt.Errorf("type %s is bare: its messages have no place for a Version", t.name)
+	}
 	return within("version of "+t.name, "bytes", len(t.version), maxName, "")
 }
 
 // New makes an event of the type; [Client.Record] records it. A payload that does not encode, or a key that is empty or
 // too long, is Record's error.
 func (t Type[T]) New(data T) Event {
-	e := Event{event: driver.Event{Type: t.name, Topic: t.topic, Version: t.version}}
+	e := Event{event: driver.Event{Type: t.name, Topic: t.topic, Version: t.version, Bare: t.bare}}
 	if e.err = t.err; e.err != nil {
 		return e
 	}

@@ -133,12 +133,16 @@ type arrival struct {
 // arrive makes a an arrival of a message, decoded into e.
 func (a *arrival) arrive(d *driver.Delivery, e *envelope, known *names, now time.Time) {
 	a.delivery = d
-	if err := e.decode(d.Body, known); err != nil {
+	if err := e.read(d, known); err != nil {
 		a.row = driver.Row{ID: digest(d.Body), RecordedAt: now, SentAt: now, Body: d.Body, LastError: reason(reasonUnread, err)}
 		return
 	}
 	a.event = e
-	a.row = e.row(d.Body, now)
+	body := d.Body
+	if e.Bare {
+		body = e.append(nil) // what may be kept in the inbox has an envelope
+	}
+	a.row = e.row(body, now)
 }
 
 // arriveAgain makes an arrival of an inbox row.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -213,9 +214,12 @@ func (o *Operator) order(ctx context.Context, ids []uuid.UUID, skip bool) (int, 
 	if err != nil || len(found) == 0 {
 		return 0, err
 	}
-	refs := make([]driver.Ref, len(found))
+	var refs, bare []driver.Ref
 	for i := range found {
-		refs[i] = found[i].Event.Ref()
+		e := &found[i].Event
+		if refs = append(refs, e.Ref()); skip && e.Bare {
+			bare = append(bare, e.Ref())
+		}
 	}
 	claimed, err := o.store.Claim(ctx, driver.Selection{IDs: refs,
 		Decide: func(now time.Time, rows []driver.Pending) []driver.Decision {
@@ -223,10 +227,16 @@ func (o *Operator) order(ctx context.Context, ids []uuid.UUID, skip bool) (int, 
 			for i, row := range rows {
 				row.DueAt, row.Failures, row.Crashes = now, 0, 0
 				row.Claims++ // whoever has it now writes no more
+				if slices.ContainsFunc(bare, func(r driver.Ref) bool { return r.ID == row.ID }) {
+					row.DueAt, row.LastError = time.Time{}, "skipped"
+				}
 				decisions[i] = driver.Decision{Pending: row, Skip: skip}
 			}
 			return decisions
 		}})
+	if err == nil && len(bare) > 0 { // a bare message cannot say that it is a skip: nothing is published
+		_, err = o.store.Confirm(ctx, bare)
+	}
 	return len(claimed), err
 }
 

@@ -123,7 +123,7 @@ func (r *redeliverer) send(
 			if e.Topic != topic || end > start && r.limits.BatchBytes > 0 && bytes > r.limits.BatchBytes {
 				break
 			}
-			if spec.Again {
+			if spec.Again && !e.Bare { // a bare message has no place for the job: it only fills holes
 				e.Job = job.ID
 				if e.Prev, err = r.previous(ctx, spec, &e.Event, last); err != nil {
 					return sent, err

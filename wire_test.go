@@ -215,3 +215,26 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestBareMessageIsThePayloadWithFourAttributes(t *testing.T) {
+	e := wireEvent([]byte(`{"a":1}`), contentJSON)
+	e.Key, e.Position, e.Prev, e.Bare = "", 0, driver.Ref{}, true
+	m := e.message(dedup(e.ID, 3))
+	if string(m.Body) != `{"a":1}` || m.Group != "" || len(m.Attributes) != 4 {
+		t.Fatalf("message is %+v", m)
+	}
+	var got envelope
+	if err := got.read(&driver.Delivery{Body: m.Body, Attributes: m.Attributes}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != e.ID || got.Source != e.Source || got.Type != e.Type || got.Topic != e.Topic || got.RecordedAt != e.RecordedAt ||
+		got.SentAt != e.SentAt || string(got.Payload) != string(e.Payload) || got.foreign {
+		t.Errorf("came back as %+v", got)
+	}
+	for i := range 3 {
+		without := append(append([]driver.Attribute(nil), m.Attributes[:i]...), m.Attributes[i+1:]...)
+		if err := (&envelope{}).read(&driver.Delivery{Body: m.Body, Attributes: without}, nil); !errors.Is(err, errUnreadable) {
+			t.Errorf("read without attribute %s: %v", m.Attributes[i].Name, err)
+		}
+	}
+}
