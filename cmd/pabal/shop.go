@@ -313,7 +313,15 @@ Things to try:
      curl -X POST %[1]s/orders/NUMBER/payment -H 'Content-Type: application/json' -d '{"paymentId":"p-1","amount":{"amount":24000,"currency":"KRW"}}'
 
   3. See that three services know it:
-     curl '%[1]s/notifications?member=lee'; curl %[1]s/settlements/ledger/NUMBER; pabal status --db sqlite:%[2]s
+     curl '%[1]s/notifications?member=lee'; curl %[1]s/settlements/ledger/NUMBER; %[3]s status --db sqlite:%[2]s
 
-`, address, filepath.Join(c.Data, "order.db"))
+`, address, filepath.Join(c.Data, "order.db"), invocation())
+}
+
+// invocation is how this program was called, to be called again.
+func invocation() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/pabal"
+	}
+	return os.Args[0]
 }
