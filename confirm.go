@@ -141,6 +141,11 @@ func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
 		ours = append(ours, envelope{})
 		e := &ours[len(ours)-1]
 		err := e.read(&deliveries[i], &c.known)
+		if err == nil && e.isCanary() {
+			c.answer(ctx, e, c.queue)
+			ours = ours[:len(ours)-1]
+			continue
+		}
 		if err != nil || e.foreign || e.Source != c.source {
 			strays++
 			c.stray(e, err)

@@ -195,22 +195,33 @@ func (c *Consumer[X]) runReceiver(ctx context.Context) {
 			continue
 		}
 		pause = retryFirst
-		c.accept(deliveries)
+		c.accept(ctx, deliveries)
 	}
 }
 
 // accept spreads what was received over the lanes.
-func (c *Consumer[X]) accept(deliveries []driver.Delivery) {
+func (c *Consumer[X]) accept(ctx context.Context, deliveries []driver.Delivery) {
 	now := c.house.w.Wall() // stands in for the times of foreign messages only
 	arrivals, envelopes := make([]arrival, len(deliveries)), make([]envelope, len(deliveries))
 	for i := range deliveries {
 		arrivals[i].arrive(&deliveries[i], &envelopes[i], &c.known, now)
+		if a := &arrivals[i]; a.event != nil && a.event.isCanary() {
+			c.house.answer(ctx, a.event, c.name)
+			a.canary = true
+		}
 	}
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
 	for i := range arrivals {
-		c.inflight = append(c.inflight, &arrivals[i])
-		c.enqueue(&arrivals[i])
+		a := &arrivals[i]
+		if a.canary {
+			a.over = true
+			c.acks = append(c.acks, *a.delivery)
+			c.acker.Set()
+			continue
+		}
+		c.inflight = append(c.inflight, a)
+		c.enqueue(a)
 	}
 }
 

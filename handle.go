@@ -126,6 +126,7 @@ type arrival struct {
 	event    *envelope        // nil: unreadable
 	delivery *driver.Delivery // nil: it comes from the inbox
 	started  int              // from the inbox: the row's starts, which fence off what came later
+	canary   bool             // answered already, and no event
 	over     bool             // acknowledged, given back, or no longer ours; guarded by mu
 	cancel   context.CancelFunc
 }

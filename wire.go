@@ -20,7 +20,7 @@ import (
 // only encoder and decoder. Fields are added, never changed; a reader ignores what it does not know.
 //
 // Extensions: topic, position, previd, prevposition, prevtime, sentat, traceparent, headers (a JSON object in a string,
-// for CloudEvents has no nested values), skipped, job. Numbers are strings: a CloudEvents integer has 32 bits.
+// for CloudEvents has no nested values), skipped, job, replyto (canary.go). Numbers are strings: a CloudEvents integer has 32 bits.
 
 const (
 	contentJSON   = "application/json"
@@ -38,6 +38,7 @@ type envelope struct {
 	Source  string
 	SentAt  time.Time
 	Job     uuid.UUID // with a job, Prev is the previous event within job and key
+	ReplyTo string    // of a canary: the queue that waits for its answer
 	foreign bool      // not from Pabal: no order, no confirmation
 }
 
@@ -67,6 +68,9 @@ func (e *envelope) append(b []byte) []byte {
 	if e.Job != uuid.Nil {
 		b = append(b, `,"job":"`...)
 		b = append(appendUUID(b, e.Job), '"')
+	}
+	if e.ReplyTo != "" {
+		b = appendField(b, `,"replyto":`, e.ReplyTo)
 	}
 	if e.Version != "" {
 		b = appendField(b, `,"dataversion":`, e.Version)
@@ -379,6 +383,8 @@ func (d *decoder) member(name, value []byte) {
 		e.SentAt = d.time(value)
 	case "job":
 		e.Job = d.uuid(value)
+	case "replyto":
+		e.ReplyTo = d.text(value)
 	case "traceparent":
 		e.Traceparent = d.text(value)
 	case "headers":
