@@ -120,6 +120,15 @@ func (c *Consumer[X]) check() error {
 	return c.err
 }
 
+// topology is the consumer's queue with its subscriptions.
+func (c *Consumer[X]) topology() driver.Topology {
+	t := driver.Topology{Topics: c.topics, Queues: []driver.QueueSpec{{Name: c.name}}}
+	for _, topic := range c.topics {
+		t.Queues[0].Topics = append(t.Queues[0].Topics, topic.Name)
+	}
+	return t
+}
+
 // runLease is how long a row that is handled from the inbox is left alone by other sweeps.
 func (c *Consumer[X]) runLease() time.Duration { return c.o.Timeout + 2*handlerGrace }
 
@@ -135,10 +144,7 @@ func (c *Consumer[X]) bound() int {
 // run consumes until ctx ends, and returns when the handlers that were running have ended; patience cancels them. It calls
 // subscribed once its queue is there.
 func (c *Consumer[X]) run(ctx, patience context.Context, w world.World, subscribed func()) {
-	t := driver.Topology{Topics: c.topics, Queues: []driver.QueueSpec{{Name: c.name}}}
-	for _, topic := range c.topics {
-		t.Queues[0].Topics = append(t.Queues[0].Topics, topic.Name)
-	}
+	t := c.topology()
 	if !c.house.ensure(ctx, t) || !c.subscribed(ctx) {
 		return
 	}

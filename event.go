@@ -94,6 +94,10 @@ func (t Type[T]) Name() string { return t.name }
 // Topic returns the topic's name.
 func (t Type[T]) Topic() string { return t.topic }
 
+func (t Type[T]) topicSpec() driver.TopicSpec {
+	return driver.TopicSpec{Name: t.topic, Ordered: t.key != nil}
+}
+
 func (t Type[T]) check() error {
 	if err := checkType(t.name); err != nil {
 		return err

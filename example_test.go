@@ -2,6 +2,7 @@ package pabal_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -248,4 +249,14 @@ func ExampleOperate() {
 		return err
 	}
 	_ = look
+}
+
+// What a company's administrators make at the broker, or `pabal topology apply --file` does.
+func ExampleClient_Topology() {
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(context.Context, pabaltest.Tx, pabal.Received[Paid]) error { return nil })
+	text, err := json.Marshal(order.Topology(OrderPaid))
+	fmt.Println(string(text), err)
+	// Output: {"topics":[{"name":"order-pay-done","ordered":true}],"queues":[{"name":"event-record-order","topics":["order-pay-done"]},{"name":"audit","topics":["order-pay-done"]}]} <nil>
 }

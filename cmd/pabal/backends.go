@@ -63,9 +63,11 @@ func (f *storeFlags) operator(ctx context.Context, do func(*pabal.Operator) erro
 	return do(o)
 }
 
+const brokerHelp = "nats://HOST:PORT, or embedded:DIRECTORY for NATS JetStream in this process"
+
 // brokerFlags name a broker.
 type brokerFlags struct {
-	Broker string `help:"The broker: nats://HOST:PORT, or embedded:DIRECTORY for NATS JetStream in this process." placeholder:"ADDRESS" env:"PABAL_BROKER"`
+	Broker string `help:"The broker: ${brokers}." placeholder:"ADDRESS" env:"PABAL_BROKER"`
 	Fixed  bool   `help:"Create no topics, queues or subscriptions; name what is missing." env:"PABAL_FIXED_TOPOLOGY"`
 }
 
