@@ -157,4 +157,72 @@ select lower(concat_ws('-', substr(hex(id), 1, 8), substr(hex(id), 9, 4), substr
        timestampadd(microsecond, recorded_at, '1970-01-01 00:00:00') as created_date
 from {p}event;
 
+-- For programs in any language: records an event inside the caller's transaction, due at once, so that `pabal relay` publishes
+-- it after COMMIT. With a key ('' or null: none) the events of a topic and key are ordered; transactions that record the
+-- same key wait for each other. The payload is JSON.
+--
+--     start transaction;
+--     update orders set status = 'paid' where no = 'A-1';
+--     call {p}record('order-pay-done', 'order-pay-done', 'A-1', '{"orderNo": "A-1"}');
+--     commit;
+drop procedure if exists {p}record;
+
+delimiter //
+create procedure {p}record(in in_topic varchar(64) character set utf8mb4, in in_type varchar(128) character set utf8mb4,
+    in in_key varchar(255) character set utf8mb4, in in_payload longtext character set utf8mb4)
+    modifies sql data
+    sql security invoker
+begin
+    declare moment, place, last_place, last_moment, lowest bigint default 0;
+    declare now_generation, of_generation int default 0;
+    declare new_id, previous binary(16);
+    -- Outside of a transaction a savepoint is gone as soon as it is made; MySQL has no other way to ask.
+    declare exit handler for 1305
+        signal sqlstate '45000' set message_text = '{p}record: not in a transaction: START TRANSACTION first';
+    savepoint {p}record;
+    release savepoint {p}record;
+
+    if coalesce(in_topic, '') = '' or in_topic regexp '[^A-Za-z0-9._/-]' or coalesce(in_type, '') = ''
+        or in_type regexp '[^A-Za-z0-9._/-]' then
+        signal sqlstate '45000' set message_text = '{p}record: topic and type are of letters, digits, dot, underscore, slash and hyphen';
+    end if;
+    if in_payload is null or not json_valid(in_payload) then
+        signal sqlstate '45000' set message_text = '{p}record: the payload is not JSON';
+    end if;
+    set in_key = coalesce(in_key, '');
+    if octet_length(in_key) > 255 then
+        signal sqlstate '45000' set message_text = '{p}record: the key is longer than 255 bytes';
+    end if;
+
+    if in_key <> '' then -- as Record does: see "lock counters" of pabalsql
+        insert into {p}counter (topic, `key`) values (in_topic, in_key) on duplicate key update position = position;
+        select c.generation, c.position, c.last_id, c.last_at, (select m.generation from {p}meta m where m.id = 1),
+            coalesce((select t.position_floor from {p}topic t where t.name = c.topic), 0),
+            timestampdiff(microsecond, '1970-01-01', utc_timestamp(6))
+        into of_generation, last_place, previous, last_moment, now_generation, lowest, moment
+        from {p}counter c where c.topic = cast(in_topic as binary) and c.`key` = cast(in_key as binary) for update;
+        if previous is not null and of_generation = now_generation then
+            set place = last_place + 1;
+        else -- a new run
+            set place = greatest(moment div 1000, lowest + 1, last_place + 2);
+        end if;
+    else
+        set moment = timestampdiff(microsecond, '1970-01-01', utc_timestamp(6));
+    end if;
+
+    -- A UUID of version 7: 48 bits of milliseconds, the rest is random.
+    set new_id = unhex(concat(lpad(hex(moment div 1000), 12, '0'), '7', left(hex(random_bytes(2)), 3),
+        elt(1 + (ord(random_bytes(1)) & 3), '8', '9', 'A', 'B'), left(hex(random_bytes(8)), 15)));
+    insert into {p}event (id, topic, type, `key`, content_type, version, payload, traceparent, recorded_at, position, prev_id,
+        prev_position, prev_at)
+    values (new_id, in_topic, in_type, in_key, 'application/json', '', in_payload, '', moment, place, previous,
+        if(previous is null, null, last_place), if(previous is null, null, last_moment));
+    insert into {p}pending (id, recorded_at, topic, due_at) values (new_id, moment, in_topic, moment);
+    if in_key <> '' then
+        update {p}counter set generation = now_generation, position = place, last_id = new_id, last_at = moment
+        where topic = cast(in_topic as binary) and `key` = cast(in_key as binary);
+    end if;
+end//
+delimiter ;
+
 insert ignore into {p}meta (id, version) values (1, 1);
