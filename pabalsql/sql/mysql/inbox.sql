@@ -103,17 +103,10 @@ where i.state <> 0 order by i.id for update skip locked;
 -- name: rows
 select {row} from {p}inbox i where i.consumer = ? and i.state in (1, 2)
 
--- A loose scan: one lookup for each consumer, in each table that names them.
+-- A loose scan of each table that names them: one lookup for each consumer.
 -- name: consumers
-with recursive
-    a (name) as (select min(consumer) from {p}consumer union all
-        select (select min(consumer) from {p}consumer where consumer > a.name) from a where a.name is not null),
-    b (name) as (select min(consumer) from {p}inbox union all
-        select (select min(consumer) from {p}inbox where consumer > b.name) from b where b.name is not null),
-    c (name) as (select min(consumer) from {p}cursor union all
-        select (select min(consumer) from {p}cursor where consumer > c.name) from c where c.name is not null)
-select name from a where name is not null union select name from b where name is not null
-union select name from c where name is not null order by name;
+select consumer from {p}consumer group by consumer union select consumer from {p}inbox group by consumer
+union select consumer from {p}cursor group by consumer order by consumer;
 
 -- name: count state
 select count(*), min(received_at) from
@@ -141,7 +134,10 @@ insert into {p}consumer (consumer, source, topic, forgot_before) values (?, '', 
 on duplicate key update forgot_before = greatest(coalesce(forgot_before, 0), values(forgot_before));
 
 -- name: forget rows
-delete from {p}inbox where consumer = ? and state = 0 and recorded_at < ? order by recorded_at limit ?;
+delete i from (select consumer, id, source, job from {p}inbox force index ({p}inbox_age)
+    where consumer = ? and state = 0 and recorded_at < ? order by recorded_at limit ?) old
+straight_join {p}inbox i force index (primary)
+on i.consumer = old.consumer and i.id = old.id and i.source = old.source and i.job = old.job;
 
 -- The lock keeps handlers of the key out while it is looked at; a cursor that is locked is in use.
 -- name: idle cursors
