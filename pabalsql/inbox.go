@@ -1,53 +1,21 @@
 package pabalsql
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal/driver"
-)
-
-const (
-	rowColumns = `id, source, topic, key, job, type, position, prev_id, prev_position, prev_at, recorded_at, sent_at, state, reason,
-		next_at, failures, started, last_error, body, received_at`
-
-	sqlInsertArrival = `insert into {p}inbox (consumer, source, id, job, topic, key, type, position, prev_id, prev_position, prev_at,
-			recorded_at, sent_at, received_at, state) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
-		on conflict do nothing`
-	sqlKnown = `select ` + rowColumns + ` from {p}inbox where consumer = ? and id = ? and source = ? and job = ?`
-
-	cursorColumns = `begun, began, last_id, last_position, last_at, over_id, over_position, over_at, moved_at`
-	sqlCursor     = `select ` + cursorColumns + ` from {p}cursor where consumer = ? and source = ? and topic = ? and key = ? and job = ?`
-	sqlWaiting    = `select ` + rowColumns + ` from {p}inbox where consumer = ? and source = ? and topic = ? and key = ? and job = ?
-		and state <> 0 and (state = 1 or position > ?) order by position limit ?`
-	// The index is named: without statistics SQLite would read all rows of the consumer.
-	sqlCountHeld = `select count(*) from (select 1 from {p}inbox indexed by {p}inbox_waiting
-		where consumer = ? and source = ? and topic = ? and key = ? and job = ? and state <> 0 and state = 1 limit ?)`
-	sqlMemory = `select max(case when source = ?2 then joined_at end), max(case when source = '' and topic = '' then forgot_before end)
-		from {p}consumer where consumer = ?1 and ((source = ?2 and topic = ?3) or (source = '' and topic = ''))`
-
-	sqlSaveRow = `insert into {p}inbox (consumer, source, id, job, topic, key, type, position, prev_id, prev_position, prev_at,
-			recorded_at, sent_at, received_at, state, reason, next_at, failures, started, last_error, body)
-		values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-		on conflict (consumer, id, source, job) do update set topic = excluded.topic, key = excluded.key, type = excluded.type,
-			position = excluded.position, prev_id = excluded.prev_id, prev_position = excluded.prev_position,
-			prev_at = excluded.prev_at, recorded_at = excluded.recorded_at, sent_at = excluded.sent_at, state = excluded.state,
-			reason = excluded.reason, next_at = excluded.next_at, failures = excluded.failures, started = excluded.started,
-			last_error = excluded.last_error, body = excluded.body`
-	sqlDeleteRow  = `delete from {p}inbox where consumer = ? and id = ? and source = ? and job = ?`
-	sqlSaveCursor = `insert into {p}cursor (consumer, source, topic, key, job, ` + cursorColumns + `)
-		values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-		on conflict (consumer, source, topic, key, job) do update set begun = excluded.begun, began = excluded.began,
-			last_id = excluded.last_id, last_position = excluded.last_position, last_at = excluded.last_at,
-			over_id = excluded.over_id, over_position = excluded.over_position, over_at = excluded.over_at,
-			moved_at = excluded.moved_at`
-
-	sqlDue     = `select ` + rowColumns + ` from {p}inbox where consumer = ? and next_at <= ? and state <> 0 order by next_at limit ?`
-	sqlDueByID = `select ` + rowColumns + ` from {p}inbox where consumer = ? and state <> 0
-		and id in (select unhex(value) from json_each(?)) order by id`
 )
 
 // inbox implements driver.Inbox.
@@ -132,23 +100,31 @@ func (t *transaction) ending() error {
 // Conflict implements driver.Inbox.
 func (b inbox) Conflict(err error) bool { return b.s.dialect.conflict(err) }
 
-// Load implements driver.Inbox. The transaction holds the database's write lock: nothing else has to be locked.
-func (b inbox) Load(ctx context.Context, tx *sql.Tx, l driver.Load) (driver.Loaded, error) {
-	r := driver.Loaded{Now: b.s.dialect.clock(), Known: make([]*driver.Row, len(l.Arrivals))}
+// Load implements driver.Inbox. What is only read is read after the locks: where a transaction reads from a snapshot, that is
+// taken then.
+func (b inbox) Load(ctx context.Context, tx *sql.Tx, l driver.Load) (r driver.Loaded, err error) {
+	now, err := b.s.clock(ctx, tx)
+	if err != nil {
+		return r, err
+	}
+	if r.Known, err = b.arrive(ctx, tx, l, now.UnixMicro()); err != nil {
+		return r, fmt.Errorf("insert arrivals: %w", err)
+	}
+	if r.Cursors, err = b.lockCursors(ctx, tx, l, now.UnixMicro()); err != nil {
+		return r, fmt.Errorf("lock cursors: %w", err)
+	}
+	if r.Now, err = b.s.clock(ctx, tx); err != nil {
+		return r, err
+	}
+	if err := b.waiting(ctx, tx, &r, l); err != nil {
+		return r, fmt.Errorf("read waiting rows: %w", err)
+	}
 	for i := range l.Arrivals {
-		known, err := b.arrive(ctx, tx, l.Consumer, &l.Arrivals[i], r.Now.UnixMicro())
-		if err != nil {
-			return r, fmt.Errorf("insert arrival: %w", err)
-		}
-		r.Known[i] = known
 		if err := b.remember(ctx, tx, &r, l.Consumer, l.Arrivals[i].Source, l.Arrivals[i].Topic); err != nil {
 			return r, fmt.Errorf("read memory: %w", err)
 		}
 	}
 	for _, k := range l.Keys {
-		if err := b.loadKey(ctx, tx, &r, l, k); err != nil {
-			return r, fmt.Errorf("read cursor: %w", err)
-		}
 		if err := b.remember(ctx, tx, &r, l.Consumer, k.Source, k.Topic); err != nil {
 			return r, fmt.Errorf("read memory: %w", err)
 		}
@@ -156,49 +132,131 @@ func (b inbox) Load(ctx context.Context, tx *sql.Tx, l driver.Load) (driver.Load
 	return r, nil
 }
 
-func (b inbox) arrive(ctx context.Context, tx *sql.Tx, consumer string, a *driver.Row, now int64) (known *driver.Row, err error) {
-	n, err := b.s.exec(ctx, tx, sqlInsertArrival, consumer, a.Source, a.ID[:], a.Job[:], a.Topic, a.Key, a.Type, a.Position,
-		idOrNull(a.Prev.ID), positionOrNull(a.Prev.Position), micros(a.Prev.RecordedAt), a.RecordedAt.UnixMicro(), a.SentAt.UnixMicro(), now)
-	if err != nil || n > 0 {
+// rowKey is what makes an inbox row of a consumer unique.
+type rowKey struct {
+	id, job uuid.UUID
+	source  string
+}
+
+func keyOfRow(r *driver.Row) rowKey { return rowKey{r.ID, r.Job, r.Source} }
+
+// arrive inserts the arrivals, in the order of their keys, and answers the rows that were there already: those that this
+// call did not mark as its own.
+func (b inbox) arrive(ctx context.Context, tx *sql.Tx, l driver.Load, now int64) ([]*driver.Row, error) {
+	known := make([]*driver.Row, len(l.Arrivals))
+	if len(l.Arrivals) == 0 {
+		return known, nil
+	}
+	mark := rand.Int64()
+	at := make(map[rowKey][]int, len(l.Arrivals))
+	for i := range l.Arrivals {
+		key := keyOfRow(&l.Arrivals[i])
+		at[key] = append(at[key], i)
+	}
+	sorted := slices.SortedFunc(maps.Keys(at), func(a, b rowKey) int {
+		return cmp.Or(bytes.Compare(a.id[:], b.id[:]), strings.Compare(a.source, b.source), bytes.Compare(a.job[:], b.job[:]))
+	})
+	rows, list := make([][]any, len(sorted)), make([][3]string, len(sorted))
+	for i, key := range sorted {
+		a := &l.Arrivals[at[key][0]]
+		rows[i] = []any{l.Consumer, a.Source, a.ID[:], a.Job[:], a.Topic, a.Key, a.Type, a.Position, idOrNull(a.Prev.ID),
+			positionOrNull(a.Prev.Position), micros(a.Prev.RecordedAt), a.RecordedAt.UnixMicro(), a.SentAt.UnixMicro(), now, mark}
+		list[i] = [3]string{hex.EncodeToString(a.ID[:]), hexText(a.Source), hex.EncodeToString(a.Job[:])}
+	}
+	if err := b.s.execRows(ctx, tx, "arrive", rows); err != nil {
 		return nil, err
 	}
-	err = b.s.query(ctx, tx, func(rows *sql.Rows) error {
+	err := b.s.query(ctx, tx, func(rows *sql.Rows) error {
 		row, err := scanRow(rows)
-		known = &row
+		for _, i := range at[keyOfRow(&row)] {
+			known[i] = &row
+		}
 		return err
-	}, sqlKnown, consumer, a.ID[:], a.Source, a.Job[:])
+	}, "known", l.Consumer, jsonText(list), mark)
 	return known, err
 }
 
-func (b inbox) loadKey(ctx context.Context, tx *sql.Tx, r *driver.Loaded, l driver.Load, k driver.CursorKey) error {
-	c := driver.Cursor{CursorKey: k}
-	key := []any{l.Consumer, k.Source, k.Topic, k.Key, k.Job[:]}
-	if err := b.s.query(ctx, tx, func(rows *sql.Rows) error { return rows.Scan(cursorFields(&c)...) }, sqlCursor, key...); err != nil {
-		return err
+// keyList is a list of cursors for a statement.
+func keyList(keys []driver.CursorKey) string {
+	list := make([][4]string, len(keys))
+	for i, k := range keys {
+		list[i] = [4]string{hexText(k.Source), hexText(k.Topic), hexText(k.Key), hex.EncodeToString(k.Job[:])}
 	}
-	var waiting []driver.Row
+	return jsonText(list)
+}
+
+// lockCursors inserts the cursors that are absent and locks all of them, in order. Where the transaction holds the
+// database's write lock, neither is needed.
+func (b inbox) lockCursors(ctx context.Context, tx *sql.Tx, l driver.Load, now int64) ([]driver.Cursor, error) {
+	if len(l.Keys) == 0 {
+		return nil, nil
+	}
+	sorted := slices.SortedFunc(slices.Values(l.Keys), func(a, b driver.CursorKey) int {
+		return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Topic, b.Topic), strings.Compare(a.Key, b.Key),
+			bytes.Compare(a.Job[:], b.Job[:]))
+	})
+	rows := make([][]any, len(sorted))
+	for i, k := range sorted {
+		rows[i] = []any{l.Consumer, k.Source, k.Topic, k.Key, k.Job[:], now}
+	}
+	if err := b.s.execRows(ctx, tx, "add cursors", rows); err != nil {
+		return nil, err
+	}
+	return b.cursors(ctx, tx, "lock cursors", l.Consumer, sorted, l.Keys)
+}
+
+// cursors reads the cursors of a list of keys, and answers them for all of keys, those not begun where there are none.
+func (b inbox) cursors(ctx context.Context, tx *sql.Tx, name, consumer string, list, keys []driver.CursorKey) ([]driver.Cursor, error) {
+	found := make(map[driver.CursorKey]driver.Cursor, len(list))
 	err := b.s.query(ctx, tx, func(rows *sql.Rows) error {
+		c, err := scanCursor(rows)
+		found[c.CursorKey] = c
+		return err
+	}, name, consumer, keyList(list))
+	cursors := make([]driver.Cursor, len(keys))
+	for i, k := range keys {
+		cursors[i] = found[k]
+		cursors[i].CursorKey = k
+	}
+	return cursors, err
+}
+
+// waiting reads the waiting rows of the keys that have any.
+func (b inbox) waiting(ctx context.Context, tx *sql.Tx, r *driver.Loaded, l driver.Load) error {
+	r.Waiting, r.WaitingCount = make([][]driver.Row, len(l.Keys)), make([]int, len(l.Keys))
+	if len(l.Keys) == 0 {
+		return nil
+	}
+	var busy []int
+	err := b.s.query(ctx, tx, func(rows *sql.Rows) error {
+		var place int
+		err := rows.Scan(&place)
+		busy = append(busy, place)
+		return err
+	}, "busy keys", keyList(l.Keys), l.Consumer)
+	for _, i := range busy {
+		if err == nil {
+			k := l.Keys[i]
+			key := []any{l.Consumer, k.Source, k.Topic, k.Key, k.Job[:]}
+			r.Waiting[i], r.WaitingCount[i], err = b.waitingOf(ctx, tx, key, r.Cursors[i].Last.Position, l.Waiting)
+		}
+	}
+	return err
+}
+
+func (b inbox) waitingOf(ctx context.Context, tx *sql.Tx, key []any, last int64, limit int) (waiting []driver.Row, held int, err error) {
+	err = b.s.query(ctx, tx, func(rows *sql.Rows) error {
 		row, err := scanRow(rows)
 		waiting = append(waiting, row)
-		return err
-	}, sqlWaiting, append(key[:5:5], c.Last.Position, l.Waiting)...)
-	if err != nil {
-		return err
-	}
-	held := 0
-	for i := range waiting {
-		if waiting[i].State == driver.Held {
+		if row.State == driver.Held {
 			held++
 		}
+		return err
+	}, "waiting", append(key[:5:5], last, limit)...)
+	if err == nil && len(waiting) == limit { // perhaps more than were read
+		err = b.s.query(ctx, tx, func(rows *sql.Rows) error { return rows.Scan(&held) }, "count held", append(key[:5:5], driver.CountMax)...)
 	}
-	if len(waiting) == l.Waiting { // perhaps more than were read
-		if err := b.s.query(ctx, tx, func(rows *sql.Rows) error { return rows.Scan(&held) }, sqlCountHeld,
-			append(key[:5:5], driver.CountMax)...); err != nil {
-			return err
-		}
-	}
-	r.Cursors, r.Waiting, r.WaitingCount = append(r.Cursors, c), append(r.Waiting, waiting), append(r.WaitingCount, held)
-	return nil
+	return waiting, held, err
 }
 
 func (b inbox) remember(ctx context.Context, tx *sql.Tx, r *driver.Loaded, consumer, source, topic string) error {
@@ -209,7 +267,7 @@ func (b inbox) remember(ctx context.Context, tx *sql.Tx, r *driver.Loaded, consu
 	}
 	m := driver.Memory{Source: source, Topic: topic}
 	err := b.s.query(ctx, tx, func(rows *sql.Rows) error { return rows.Scan(nullTime{&m.JoinedAt}, nullTime{&m.ForgotBefore}) },
-		sqlMemory, consumer, source, topic)
+		"memory", consumer, source, topic)
 	r.Memory = append(r.Memory, m)
 	return err
 }
@@ -221,70 +279,93 @@ func scanRow(rows *sql.Rows) (r driver.Row, err error) {
 	return r, err
 }
 
-func cursorFields(c *driver.Cursor) []any {
-	return []any{&c.Begun, &c.Began, nullID{&c.Last.ID}, &c.Last.Position, nullTime{&c.Last.RecordedAt}, nullID{&c.Overflow.ID},
-		nullInt{&c.Overflow.Position}, nullTime{&c.Overflow.RecordedAt}, nullTime{&c.MovedAt}}
+func scanCursor(rows *sql.Rows) (c driver.Cursor, err error) {
+	err = rows.Scan(&c.Source, &c.Topic, &c.Key, nullID{&c.Job}, &c.Begun, &c.Began, nullID{&c.Last.ID}, &c.Last.Position,
+		nullTime{&c.Last.RecordedAt}, nullID{&c.Overflow.ID}, nullInt{&c.Overflow.Position}, nullTime{&c.Overflow.RecordedAt},
+		nullTime{&c.MovedAt})
+	return c, err
 }
 
 // Save implements driver.Inbox.
 func (b inbox) Save(ctx context.Context, tx *sql.Tx, s driver.Save) error {
-	now := b.s.dialect.clock().UnixMicro()
-	for i := range s.Rows {
-		if err := b.saveRow(ctx, tx, s.Consumer, &s.Rows[i], now); err != nil {
-			return fmt.Errorf("save row: %w", err)
-		}
+	now, err := b.s.clock(ctx, tx)
+	if err != nil {
+		return err
 	}
+	if err := b.saveRows(ctx, tx, s.Consumer, s.Rows, now.UnixMicro()); err != nil {
+		return err
+	}
+	cursors := make([][]any, len(s.Cursors))
 	for i := range s.Cursors {
 		c := &s.Cursors[i]
-		_, err := b.s.exec(ctx, tx, sqlSaveCursor, s.Consumer, c.Source, c.Topic, c.Key, c.Job[:], c.Begun, c.Began,
-			idOrNull(c.Last.ID), c.Last.Position, micros(c.Last.RecordedAt), idOrNull(c.Overflow.ID),
-			positionOrNull(c.Overflow.Position), micros(c.Overflow.RecordedAt), now)
-		if err != nil {
-			return fmt.Errorf("save cursor: %w", err)
+		cursors[i] = []any{s.Consumer, c.Source, c.Topic, c.Key, c.Job[:], c.Begun, c.Began, idOrNull(c.Last.ID), c.Last.Position,
+			micros(c.Last.RecordedAt), idOrNull(c.Overflow.ID), positionOrNull(c.Overflow.Position), micros(c.Overflow.RecordedAt),
+			now.UnixMicro()}
+	}
+	if err := b.s.execRows(ctx, tx, "save cursors", cursors); err != nil {
+		return fmt.Errorf("save cursors: %w", err)
+	}
+	return nil
+}
+
+func (b inbox) saveRows(ctx context.Context, tx *sql.Tx, consumer string, rows []driver.Row, now int64) error {
+	var saved [][]any
+	var gone [][3]string
+	for i := range rows {
+		r := &rows[i]
+		if r.State == driver.Gone {
+			gone = append(gone, [3]string{hex.EncodeToString(r.ID[:]), hexText(r.Source), hex.EncodeToString(r.Job[:])})
+			continue
+		}
+		saved = append(saved, []any{consumer, r.Source, r.ID[:], r.Job[:], r.Topic, r.Key, r.Type, r.Position, idOrNull(r.Prev.ID),
+			positionOrNull(r.Prev.Position), micros(r.Prev.RecordedAt), r.RecordedAt.UnixMicro(), r.SentAt.UnixMicro(),
+			now, int(r.State), r.Reason, micros(r.NextAt), r.Failures, r.Started, r.LastError, r.Body})
+	}
+	if err := b.s.execRows(ctx, tx, "save rows", saved); err != nil {
+		return fmt.Errorf("save rows: %w", err)
+	}
+	if len(gone) > 0 {
+		if _, err := b.s.exec(ctx, tx, "delete rows", consumer, jsonText(gone)); err != nil {
+			return fmt.Errorf("delete rows: %w", err)
 		}
 	}
 	return nil
 }
 
-func (b inbox) saveRow(ctx context.Context, tx *sql.Tx, consumer string, r *driver.Row, now int64) error {
-	if r.State == driver.Gone {
-		_, err := b.s.exec(ctx, tx, sqlDeleteRow, consumer, r.ID[:], r.Source, r.Job[:])
-		return err
-	}
-	_, err := b.s.exec(ctx, tx, sqlSaveRow, consumer, r.Source, r.ID[:], r.Job[:], r.Topic, r.Key, r.Type, r.Position,
-		idOrNull(r.Prev.ID), positionOrNull(r.Prev.Position), micros(r.Prev.RecordedAt), r.RecordedAt.UnixMicro(), r.SentAt.UnixMicro(),
-		now, int(r.State), r.Reason, micros(r.NextAt), r.Failures, r.Started, r.LastError, r.Body)
-	return err
-}
-
-// Due implements driver.Inbox. Whether anything is due is asked outside of a transaction, which would take the write lock.
+// Due implements driver.Inbox. Whether anything is due is asked outside of a transaction, which would take the write lock
+// of a database that has one.
 func (b inbox) Due(ctx context.Context, sel driver.InboxSelection) (taken []driver.Row, err error) {
-	ask, args := sqlDue, []any{sel.Consumer, b.s.dialect.clock().UnixMicro(), sel.Limit}
-	if len(sel.IDs) > 0 {
-		ask, args = sqlDueByID, []any{sel.Consumer, hexIDs(sel.IDs, func(id *uuid.UUID) uuid.UUID { return *id })}
-	}
 	var rows []driver.Row
-	scan := func(r *sql.Rows) error {
-		row, err := scanRow(r)
-		rows = append(rows, row)
-		return err
+	ask := func(tx *sql.Tx, now time.Time, how string) error {
+		rows = nil
+		scan := func(r *sql.Rows) error {
+			row, err := scanRow(r)
+			rows = append(rows, row)
+			return err
+		}
+		if len(sel.IDs) > 0 {
+			ids := hexIDs(sel.IDs, func(id *uuid.UUID) uuid.UUID { return *id })
+			return b.s.query(ctx, tx, scan, how+"due by id", sel.Consumer, ids)
+		}
+		return b.s.query(ctx, tx, scan, how+"due", sel.Consumer, now.UnixMicro(), sel.Limit)
 	}
-	if err := b.s.query(ctx, nil, scan, ask, args...); err != nil || len(rows) == 0 {
+	now, err := b.s.clock(ctx, nil)
+	if err == nil {
+		err = ask(nil, now, "")
+	}
+	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
 	err = b.s.write(ctx, func(tx *sql.Tx) error {
-		rows = nil
-		if err := b.s.query(ctx, tx, scan, ask, args...); err != nil || len(rows) == 0 {
+		now, err := b.s.clock(ctx, tx)
+		if err == nil {
+			err = ask(tx, now, "take ")
+		}
+		if err != nil || len(rows) == 0 {
 			return err
 		}
-		now := b.s.dialect.clock()
 		taken = sel.Decide(now, rows)
-		for i := range taken {
-			if err := b.saveRow(ctx, tx, sel.Consumer, &taken[i], now.UnixMicro()); err != nil {
-				return err
-			}
-		}
-		return nil
+		return b.saveRows(ctx, tx, sel.Consumer, taken, now.UnixMicro())
 	})
 	if err != nil {
 		return nil, err

@@ -160,7 +160,7 @@ func TestPrefixIsALowerCaseName(t *testing.T) {
 		for what, do := range map[string]func() error{
 			"New":     func() error { _, err := pabalsql.New(db, o); return err },
 			"Migrate": func() error { _, err := pabalsql.Migrate(t.Context(), db, o); return err },
-			"Script":  func() error { _, err := pabalsql.Script(o); return err },
+			"Script":  func() error { _, err := pabalsql.Script("sqlite", o); return err },
 		} {
 			if err := do(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("TablePrefix %q", bad)) {
 				t.Errorf("%s takes the prefix %q: %v", what, bad, err)
@@ -186,7 +186,7 @@ func TestPrefixIsALowerCaseName(t *testing.T) {
 // What another tool applies is what Migrate would have made, to the letter, and Migrate knows it.
 func TestScriptMakesWhatMigrateMakes(t *testing.T) {
 	for _, o := range []*pabalsql.Options{nil, {TablePrefix: "relay_"}} {
-		script, err := pabalsql.Script(o)
+		script, err := pabalsql.Script("sqlite", o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,9 +1,10 @@
-// Package pabalsql keeps Pabal's events and inboxes in a database behind database/sql. It speaks SQLite; a further
-// database is a folder of schema files and a dialect, which is SQL and little else.
+// Package pabalsql keeps Pabal's events and inboxes in a database behind database/sql: SQLite, MySQL 8 or MariaDB 10.11 and
+// newer. A database is a folder of schema files, a folder of statements, and little else.
 //
 // The pool has to be watched, so that Pabal sees every COMMIT and ROLLBACK on its connections:
 //
-//	db, err := pabalsql.OpenSQLite("order.db", nil)      // watched already
+//	db, err := pabalsql.OpenSQLite("order.db", nil)      // watched already; or OpenMySQL
+//	db := sql.OpenDB(pabalsql.Watch(connector))          // or with a connector of your own
 //	err = pabalsql.Migrate(ctx, db, nil)                 // creates the tables, once
 //	store, err := pabalsql.New(db, nil)
 //	client, err := pabal.New(ctx, store, broker, "order", nil)
@@ -17,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,14 +53,14 @@ type Store struct {
 	dialect *dialect
 	prefix  string
 
-	mu         sync.Mutex
-	statements map[string]*sql.Stmt
-	open       map[*sql.Tx]*transaction // of Inbox.Begin
+	mu   sync.Mutex
+	open map[*sql.Tx]*transaction // of Inbox.Begin
 }
 
 var _ driver.Store[*sql.Tx] = (*Store)(nil)
 
-// New makes a store of a watched pool. It sends nothing; pabal.New checks the tables.
+// New makes a store of a watched pool. It finds out what database it is by the pool's driver and sends nothing, unless that
+// is another library's wrapper: then it asks the database. pabal.New checks the tables.
 func New(db *sql.DB, o *Options) (*Store, error) {
 	prefix, err := o.prefix()
 	if err != nil {
@@ -67,43 +69,39 @@ func New(db *sql.DB, o *Options) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("pabalsql: no database")
 	}
-	return &Store{
-		db: db, dialect: &sqlite, prefix: prefix, statements: map[string]*sql.Stmt{}, open: map[*sql.Tx]*transaction{},
-	}, nil
+	d, err := dialectOf(db)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{db: db, dialect: d, prefix: prefix, open: map[*sql.Tx]*transaction{}}, nil
 }
 
 // text puts the table prefix into a statement.
 func (s *Store) text(query string) string { return strings.ReplaceAll(query, "{p}", s.prefix) }
 
-// prepared returns a statement that is kept prepared.
-func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
-	s.mu.Lock()
-	stmt := s.statements[query]
-	s.mu.Unlock()
-	if stmt != nil {
-		return stmt, nil
-	}
-	stmt, err := s.db.PrepareContext(ctx, s.text(query))
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if other := s.statements[query]; other != nil {
-		_ = stmt.Close()
-		return other, nil
-	}
-	s.statements[query] = stmt
-	return stmt, nil
+// rowsKept is up to how many rows the text of a statement is kept prepared; beyond, it is prepared for that one time.
+const rowsKept = 8
+
+// executor is a pool or a transaction.
+type executor interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// exec runs a prepared statement in a transaction.
-func (s *Store) exec(ctx context.Context, tx *sql.Tx, query string, args ...any) (int, error) {
-	stmt, err := s.prepared(ctx, query)
-	if err != nil {
+func (s *Store) on(tx *sql.Tx) executor {
+	if tx == nil {
+		return s.db
+	}
+	return tx
+}
+
+// exec runs a statement in a transaction and says how many rows it changed.
+func (s *Store) exec(ctx context.Context, tx *sql.Tx, name string, args ...any) (int, error) {
+	text, err := s.statement(name)
+	if err != nil || text == "" {
 		return 0, err
 	}
-	result, err := tx.StmtContext(ctx, stmt).ExecContext(ctx, args...)
+	result, err := tx.ExecContext(ctx, own+text, args...)
 	if err != nil {
 		return 0, s.explain(err)
 	}
@@ -111,16 +109,52 @@ func (s *Store) exec(ctx context.Context, tx *sql.Tx, query string, args ...any)
 	return int(n), err
 }
 
-// query runs a prepared statement, in a transaction unless that is nil, and has scan read each row.
-func (s *Store) query(ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) error, query string, args ...any) error {
-	stmt, err := s.prepared(ctx, query)
-	if err != nil {
+// execRows runs a statement for rows: once for all, or once for each, as its text says.
+func (s *Store) execRows(ctx context.Context, tx *sql.Tx, name string, rows [][]any) error {
+	text, err := s.statement(name)
+	if err != nil || text == "" || len(rows) == 0 {
 		return err
 	}
-	if tx != nil {
-		stmt = tx.StmtContext(ctx, stmt)
+	if batches(text) {
+		_, err := tx.ExecContext(ctx, many(text, len(rows)), slices.Concat(rows...)...)
+		return s.explain(err)
 	}
-	rows, err := stmt.QueryContext(ctx, args...)
+	for _, row := range rows {
+		if _, err := tx.ExecContext(ctx, own+text, row...); err != nil {
+			return s.explain(err)
+		}
+	}
+	return nil
+}
+
+// many writes a statement for n rows.
+func many(text string, n int) string {
+	if n <= rowsKept {
+		return own + repeat(text, n)
+	}
+	return repeat(text, n)
+}
+
+// query runs a statement, in a transaction unless that is nil, and has scan read each row.
+func (s *Store) query(ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) error, name string, args ...any) error {
+	text, err := s.statement(name)
+	if err != nil || text == "" {
+		return err
+	}
+	return s.scan(ctx, tx, scan, own+text, args...)
+}
+
+// queryRows runs a statement that has a list of rows among its placeholders, and nothing else.
+func (s *Store) queryRows(ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) error, name string, rows [][]any) error {
+	text, err := s.statement(name)
+	if err != nil || text == "" || len(rows) == 0 {
+		return err
+	}
+	return s.scan(ctx, tx, scan, many(text, len(rows)), slices.Concat(rows...)...)
+}
+
+func (s *Store) scan(ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) error, text string, args ...any) error {
+	rows, err := s.on(tx).QueryContext(ctx, text, args...)
 	if err != nil {
 		return s.explain(err)
 	}
@@ -143,7 +177,7 @@ func (s *Store) explain(err error) error {
 
 // write runs a transaction of the store's own.
 func (s *Store) write(ctx context.Context, do func(tx *sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.isolation})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

@@ -10,39 +10,16 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-const (
-	// Topics with pending rows are found by a loose scan of the index (topic, due_at): one lookup for each.
-	sqlTopics = `with recursive busy (name) as (
-			select min(topic) from {p}pending
-			union all
-			select (select min(topic) from {p}pending where topic > busy.name) from busy where busy.name is not null
-		), names (name) as (select name from {p}topic union select name from busy where name is not null)
-		select m.source, m.generation, n.name, coalesce(t.ordered, 0), t.proven_at, t.probed_at, coalesce(t.position_floor, 0),
-			(select min(due_at) from {p}pending where topic = n.name and due_at >= ?)
-		from {p}meta m left join names n on true left join {p}topic t on t.name = n.name order by n.name`
-	sqlSourceOnly = `select source, generation from {p}meta`
-
-	sqlCountWaiting = `select count(*), min(recorded_at) from
-		(select recorded_at from {p}pending where topic = ? and due_at is not null limit ?)`
-	sqlCountParked = `select count(*) from (select 1 from {p}pending where topic = ? and due_at is null limit ?)`
-
-	sqlFind = `select ` + eventColumns + `, ` + pendingColumns + ` from {p}event e left join {p}pending p on p.id = e.id where `
-	// When only unconfirmed events are asked for, the work list is the smaller table to begin with.
-	sqlFindPending = `select ` + eventColumns + `, ` + pendingColumns + ` from {p}pending p cross join {p}event e on e.id = p.id where `
-
-	sqlJobs = `select id, created_at, asked_by, spec, resume_id, resume_at, sent, last_error, finished_at, lease_until, owner
-		from {p}redelivery where finished_at is null or id in
-			(select id from {p}redelivery where finished_at is not null order by created_at desc limit 20)
-		order by created_at desc, id`
-)
-
 // Read implements driver.Store.
 func (s *Store) Read(ctx context.Context, q driver.Query) (r driver.Reading, err error) {
-	r.Now = s.dialect.clock()
+	if r.Now, err = s.clock(ctx, nil); err != nil {
+		return r, err
+	}
 	if q.Topics {
 		err = s.readTopics(ctx, &r, q)
 	} else {
-		err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&r.Source, &r.Generation) }, sqlSourceOnly)
+		var version int
+		err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&version, &r.Source, &r.Generation) }, "meta")
 	}
 	if err == nil && q.Events != nil {
 		r.Events, err = s.find(ctx, q.Events, r.Now.Add(-q.Events.Late).UnixMicro())
@@ -67,13 +44,13 @@ func (s *Store) readTopics(ctx context.Context, r *driver.Reading, q driver.Quer
 			r.Topics = append(r.Topics, t)
 		}
 		return err
-	}, sqlTopics, after)
+	}, "topics", after)
 	for i := 0; i < len(r.Topics) && q.Counts && err == nil; i++ {
 		t := &r.Topics[i]
 		err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&t.Waiting, nullTime{&t.OldestWaiting}) },
-			sqlCountWaiting, t.Name, driver.CountMax)
+			"count waiting", t.Name, driver.CountMax)
 		if err == nil {
-			err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&t.Parked) }, sqlCountParked, t.Name, driver.CountMax)
+			err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&t.Parked) }, "count parked", t.Name, driver.CountMax)
 		}
 	}
 	return err
@@ -81,9 +58,13 @@ func (s *Store) readTopics(ctx context.Context, r *driver.Reading, q driver.Quer
 
 // find builds the one statement whose conditions vary.
 func (s *Store) find(ctx context.Context, f *driver.EventFilter, lateBefore int64) (found []driver.Found, err error) {
-	text := sqlFind
+	name := "find"
 	if f.State != driver.AnyState {
-		text = sqlFindPending
+		name = "find pending"
+	}
+	text, err := s.statement(name)
+	if err != nil {
+		return nil, err
 	}
 	where, args := []string{"true"}, []any{}
 	and := func(condition string, values ...any) {
@@ -91,13 +72,13 @@ func (s *Store) find(ctx context.Context, f *driver.EventFilter, lateBefore int6
 		args = append(args, values...)
 	}
 	if len(f.IDs) > 0 {
-		and("e.id in (select unhex(value) from json_each(?))", hexIDs(f.IDs, func(id *uuid.UUID) uuid.UUID { return *id }))
+		and("e.id "+s.dialect.statements["in list"], hexIDs(f.IDs, func(id *uuid.UUID) uuid.UUID { return *id }))
 	}
 	if f.Topic != "" {
 		and("e.topic = ?", f.Topic)
 	}
 	if f.Key != "" {
-		and("e.key = ?", f.Key)
+		and("e.`key` = ?", f.Key)
 	}
 	if !f.From.IsZero() {
 		and("e.recorded_at >= ?", f.From.UnixMicro())
@@ -120,21 +101,16 @@ func (s *Store) find(ctx context.Context, f *driver.EventFilter, lateBefore int6
 		if f.Descending {
 			sign = "<"
 		}
-		and("(e.recorded_at, e.id) "+sign+" (?, ?)", f.After.RecordedAt.UnixMicro(), f.After.ID[:])
+		at := f.After.RecordedAt.UnixMicro()
+		and("e.recorded_at "+sign+"= ?", at) // what a comparison of rows says too, but not to every optimizer
+		and("(e.recorded_at, e.id) "+sign+" (?, ?)", at, f.After.ID[:])
 	}
-	rows, err := s.db.QueryContext(ctx, s.text(text+strings.Join(where, " and ")+order), append(args, f.Limit)...)
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	defer rows.Close() //nolint:errcheck // rows.Err tells
-	for rows.Next() {
-		one, err := scanFound(rows)
-		if err != nil {
-			return nil, err
-		}
+	err = s.scan(ctx, nil, func(r *sql.Rows) error {
+		one, err := scanFound(r)
 		found = append(found, one)
-	}
-	return found, rows.Err()
+		return err
+	}, text+" "+strings.Join(where, " and ")+order, append(args, f.Limit)...)
+	return found, err
 }
 
 func scanFound(rows *sql.Rows) (f driver.Found, err error) {
@@ -159,7 +135,7 @@ func (s *Store) jobs(ctx context.Context) (jobs []driver.Job, err error) {
 		j.Finished = !j.FinishedAt.IsZero()
 		jobs = append(jobs, j)
 		return err
-	}, sqlJobs)
+	}, "jobs")
 	return jobs, err
 }
 
@@ -175,6 +151,6 @@ func (s *Store) Tallies(ctx context.Context) (map[string]Tally, error) {
 		err := r.Scan(&name, &t.Recorded, &t.Confirmed)
 		tallies[name] = t
 		return err
-	}, `select type, count(*), count(published_at) from {p}event group by type`)
+	}, "tallies")
 	return tallies, err
 }

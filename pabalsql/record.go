@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -15,26 +16,6 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-const (
-	sqlMeta = `select version, source, generation from {p}meta where id = 1`
-
-	// The caller's transaction holds the database's write lock: nobody else moves these counters.
-	sqlCounters = `select m.generation, c.topic, c.key, c.generation, c.position, c.last_id, c.last_at
-		from {p}meta m
-		left join json_each(?) j on true
-		left join {p}counter c on c.topic = j.value ->> 0 and c.key = j.value ->> 1`
-	sqlFloors      = `select name, position_floor from {p}topic where name in (select value from json_each(?))`
-	sqlInsertEvent = `insert into {p}event (id, topic, type, key, content_type, version, payload, headers, traceparent, recorded_at,
-		position, prev_id, prev_position, prev_at) values `
-	rowEvent         = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	sqlInsertPending = `insert into {p}pending (id, recorded_at, topic, due_at) values `
-	rowPending       = `(?, ?, ?, ?)`
-	sqlInsertCounter = `insert into {p}counter (topic, key, generation, position, last_id, last_at) values `
-	rowCounter       = `(?, ?, ?, ?, ?, ?)`
-	onConflictCount  = ` on conflict (topic, key) do update set generation = excluded.generation,
-		position = excluded.position, last_id = excluded.last_id, last_at = excluded.last_at`
-)
-
 // Open implements driver.Store.
 func (s *Store) Open(ctx context.Context, source string) error {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
@@ -43,6 +24,9 @@ func (s *Store) Open(ctx context.Context, source string) error {
 	}
 	_, err = meet(ctx, tx)
 	_ = tx.Rollback()
+	if err == nil {
+		err = s.checkSettings(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -50,7 +34,7 @@ func (s *Store) Open(ctx context.Context, source string) error {
 	err = s.query(ctx, nil, func(r *sql.Rows) error {
 		var generation int
 		return r.Scan(&version, &stored, &generation)
-	}, sqlMeta)
+	}, "meta")
 	switch {
 	case err != nil:
 		return err
@@ -63,7 +47,7 @@ func (s *Store) Open(ctx context.Context, source string) error {
 		return fmt.Errorf("%w: the store is of source %q, this client of %q", driver.ErrSource, stored, source)
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
-		n, err := s.exec(ctx, tx, `update {p}meta set source = ? where id = 1 and source = ''`, source)
+		n, err := s.exec(ctx, tx, "take source", source)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: another client gave it a name just now", driver.ErrSource)
 		}
@@ -79,6 +63,15 @@ type counter struct {
 	topic, key string
 	generation int
 	last       driver.Ref
+	floor      int64 // of the topic: positions up to it were given to counters that are forgotten
+}
+
+// counters are those of a call of Record, in (topic, key) order, zero where there were none; locked, so that nobody else
+// moves them. The clock is of a moment after the locks.
+type counters struct {
+	list       []counter
+	generation int
+	now        time.Time
 }
 
 // Record implements driver.Store: at most five statements.
@@ -90,32 +83,27 @@ func (s *Store) Record(ctx context.Context, tx *sql.Tx, r driver.Recording) erro
 	if !c.record(r.Outcome) {
 		return driver.ErrNoTransaction
 	}
-	now := s.dialect.clock()
-	counters, generation, err := s.counters(ctx, tx, r.Events)
+	k, err := s.counters(ctx, tx, r.Events)
 	if err != nil {
 		return fmt.Errorf("read counters: %w", err)
 	}
-	floors, err := s.floors(ctx, tx, counters)
-	if err != nil {
-		return fmt.Errorf("read topics: %w", err)
-	}
 	for i := range r.Events {
 		e := &r.Events[i]
-		e.RecordedAt = now
+		e.RecordedAt = k.now
 		if e.Key != "" {
-			find(counters, e).next(e, generation, floors[e.Topic])
+			find(k.list, e).next(e, k.generation)
 		}
 	}
-	return s.insert(ctx, tx, r, counters)
+	return s.insert(ctx, tx, r, k.list)
 }
 
 // next gives an event its position and moves the counter.
-func (c *counter) next(e *driver.Event, generation int, floor int64) {
+func (c *counter) next(e *driver.Event, generation int) {
 	e.Prev = c.last
 	if !c.last.IsZero() && c.generation == generation {
 		e.Position = c.last.Position + 1
 	} else { // a new run; + 2: not to be taken for the old one
-		e.Position = max(e.RecordedAt.UnixMilli(), floor+1, c.last.Position+2)
+		e.Position = max(e.RecordedAt.UnixMilli(), c.floor+1, c.last.Position+2)
 	}
 	c.generation, c.last = generation, e.Ref()
 }
@@ -127,63 +115,46 @@ func find(counters []counter, e *driver.Event) *counter {
 	return &counters[i]
 }
 
-// counters reads the counters of the events' keys, in (topic, key) order, zero where there are none.
-func (s *Store) counters(ctx context.Context, tx *sql.Tx, events []driver.Event) (counters []counter, generation int, err error) {
+func (s *Store) counters(ctx context.Context, tx *sql.Tx, events []driver.Event) (k counters, err error) {
 	for i := range events {
 		if e := &events[i]; e.Key != "" {
-			counters = append(counters, counter{topic: e.Topic, key: e.Key})
+			k.list = append(k.list, counter{topic: e.Topic, key: e.Key})
 		}
 	}
-	if len(counters) == 0 {
-		return nil, 0, nil
-	}
-	slices.SortFunc(counters, func(a, b counter) int {
+	slices.SortFunc(k.list, func(a, b counter) int {
 		return cmp.Or(strings.Compare(a.topic, b.topic), strings.Compare(a.key, b.key))
 	})
-	counters = slices.Compact(counters)
-	names := make([][2]string, len(counters))
-	for i, c := range counters {
-		names[i] = [2]string{c.topic, c.key}
+	k.list = slices.Compact(k.list)
+	names := make([][]any, len(k.list))
+	for i, c := range k.list {
+		names[i] = []any{c.topic, c.key}
 	}
-	err = s.query(ctx, tx, func(r *sql.Rows) error {
-		var topic, key sql.NullString
-		var of, position, at sql.NullInt64
-		var id []byte
-		if err := r.Scan(&generation, &topic, &key, &of, &position, &id, &at); err != nil || !topic.Valid {
-			return err
+	if err := s.execRows(ctx, tx, "lock counters", names); err != nil {
+		return k, err
+	}
+	err = s.queryRows(ctx, tx, func(r *sql.Rows) error {
+		var topic, key string
+		var of, position, floor int64
+		var last driver.Ref
+		err := r.Scan(nullTime{&k.now}, &k.generation, &topic, &key, nullInt{&of}, nullInt{&position}, nullID{&last.ID},
+			nullTime{&last.RecordedAt}, nullInt{&floor})
+		last.Position = position
+		c := find(k.list, &driver.Event{Topic: topic, Key: key})
+		c.generation, c.floor = int(of), floor
+		if !last.IsZero() {
+			c.last = last
 		}
-		c := find(counters, &driver.Event{Topic: topic.String, Key: key.String})
-		c.generation, c.last = int(of.Int64), driver.Ref{ID: idOf(id), Position: position.Int64, RecordedAt: timeOf(at)}
-		return nil
-	}, sqlCounters, jsonText(names))
-	return counters, generation, err
-}
-
-// floors reads the position floors of topics with new counters.
-func (s *Store) floors(ctx context.Context, tx *sql.Tx, counters []counter) (map[string]int64, error) {
-	var names []string
-	for i := range counters {
-		if counters[i].last.IsZero() && !slices.Contains(names, counters[i].topic) {
-			names = append(names, counters[i].topic)
-		}
-	}
-	if len(names) == 0 {
-		return nil, nil
-	}
-	floors := map[string]int64{}
-	err := s.query(ctx, tx, func(r *sql.Rows) error {
-		var name string
-		var floor int64
-		err := r.Scan(&name, &floor)
-		floors[name] = floor
 		return err
-	}, sqlFloors, jsonText(names))
-	return floors, err
+	}, "counters", names)
+	if err == nil && k.now.IsZero() {
+		k.now, err = s.clock(ctx, tx)
+	}
+	return k, err
 }
 
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, counters []counter) error {
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, moved []counter) error {
 	due := r.Events[0].RecordedAt.Add(r.Lease).UnixMicro()
-	var events, pending, counts []any
+	events, pending, counts := make([][]any, len(r.Events)), make([][]any, len(r.Events)), make([][]any, len(moved))
 	for i := range r.Events {
 		e := &r.Events[i]
 		at := e.RecordedAt.UnixMicro()
@@ -191,38 +162,24 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, coun
 		if payload == nil {
 			payload = []byte{}
 		}
-		events = append(events, e.ID[:], e.Topic, e.Type, e.Key, e.ContentType, e.Version, payload, e.Headers, e.Traceparent,
-			at, e.Position, idOrNull(e.Prev.ID), positionOrNull(e.Prev.Position), micros(e.Prev.RecordedAt))
-		pending = append(pending, e.ID[:], at, e.Topic, due)
+		events[i] = []any{e.ID[:], e.Topic, e.Type, e.Key, e.ContentType, e.Version, payload, e.Headers, e.Traceparent,
+			at, e.Position, idOrNull(e.Prev.ID), positionOrNull(e.Prev.Position), micros(e.Prev.RecordedAt)}
+		pending[i] = []any{e.ID[:], at, e.Topic, due}
 	}
-	for i := range counters {
-		c := &counters[i]
-		counts = append(counts, c.topic, c.key, c.generation, c.last.Position, c.last.ID[:], c.last.RecordedAt.UnixMicro())
+	for i := range moved {
+		c := &moved[i]
+		counts[i] = []any{c.topic, c.key, c.generation, c.last.Position, c.last.ID[:], c.last.RecordedAt.UnixMicro()}
 	}
-	if err := s.insertRows(ctx, tx, sqlInsertEvent, rowEvent, "", events, len(r.Events)); err != nil {
+	if err := s.execRows(ctx, tx, "insert events", events); err != nil {
 		return fmt.Errorf("insert events: %w", err)
 	}
-	if err := s.insertRows(ctx, tx, sqlInsertPending, rowPending, "", pending, len(r.Events)); err != nil {
+	if err := s.execRows(ctx, tx, "insert pending", pending); err != nil {
 		return fmt.Errorf("insert pending rows: %w", err)
 	}
-	if err := s.insertRows(ctx, tx, sqlInsertCounter, rowCounter, onConflictCount, counts, len(counters)); err != nil {
+	if err := s.execRows(ctx, tx, "move counters", counts); err != nil {
 		return fmt.Errorf("move counters: %w", err)
 	}
 	return nil
-}
-
-// insertRows inserts n rows in one statement; for a few rows it is kept prepared.
-func (s *Store) insertRows(ctx context.Context, tx *sql.Tx, into, row, onConflict string, args []any, n int) error {
-	if n == 0 {
-		return nil
-	}
-	query := into + row + strings.Repeat(", "+row, n-1) + onConflict
-	if n <= 8 {
-		_, err := s.exec(ctx, tx, query, args...)
-		return err
-	}
-	_, err := tx.ExecContext(ctx, s.text(query), args...)
-	return s.explain(err)
 }
 
 func positionOrNull(p int64) any {
@@ -232,13 +189,16 @@ func positionOrNull(p int64) any {
 	return p
 }
 
-// jsonText encodes a list for json_each: statements with lists of any length have one text, and stay prepared.
+// jsonText encodes a list: statements with lists of any length have one text, and stay prepared. Text goes as [hexText],
+// so that it is the same whatever the character set of the connection.
 func jsonText(list any) string {
 	b, _ := json.Marshal(list) // of strings and numbers: never fails
 	return string(b)
 }
 
-// hexIDs is a JSON list of ids, to be read with unhex(value).
+func hexText(s string) string { return hex.EncodeToString([]byte(s)) }
+
+// hexIDs is a JSON list of ids, to be read with unhex.
 func hexIDs[R any](list []R, id func(*R) uuid.UUID) string {
 	const digits = "0123456789ABCDEF"
 	b := make([]byte, 0, 35*len(list)+2)

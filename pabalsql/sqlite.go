@@ -4,13 +4,33 @@ import (
 	"context"
 	"database/sql"
 	sqldriver "database/sql/driver"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
 	"time"
 
 	sqlitedriver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
+
+// SQLite runs in this process: its clock is the machine's, and finer asked directly than through SQL.
+var sqlite = dialect{
+	name:       "sqlite",
+	statements: readStatements("sqlite"),
+	noTable: func(err error) bool {
+		var e *sqlitedriver.Error
+		return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_ERROR && missingTable.MatchString(e.Error())
+	},
+	conflict: func(err error) bool {
+		var e *sqlitedriver.Error
+		if !errors.As(err, &e) {
+			return false
+		}
+		code := e.Code() & 0xff
+		return code == sqlite3.SQLITE_BUSY || code == sqlite3.SQLITE_LOCKED
+	},
+}
 
 var missingTable = regexp.MustCompile(`no such (table|view|column)`)
 

@@ -33,41 +33,47 @@ func TestSQLiteConformance(t *testing.T) {
 		if _, err := db.Exec(`create table effect (n integer)`); err != nil {
 			t.Fatal(err)
 		}
-		return storetest.Database[*sql.Tx]{
-			Connect: func(t *testing.T) driver.Store[*sql.Tx] {
-				s, err := pabalsql.New(db, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return s
-			},
-			Begin:    func(ctx context.Context) (*sql.Tx, error) { return db.BeginTx(ctx, nil) },
-			Commit:   (*sql.Tx).Commit,
-			Rollback: (*sql.Tx).Rollback,
-			Nil:      func() *sql.Tx { return nil },
-			Unwatched: func(ctx context.Context) (*sql.Tx, error) {
-				c, err := sqlitedriver.NewConnector("file:" + filepath.Join(t.TempDir(), "unwatched.db"))
-				if err != nil {
-					return nil, err
-				}
-				plain := sql.OpenDB(c)
-				t.Cleanup(func() { _ = plain.Close() })
-				return plain.BeginTx(ctx, nil)
-			},
-			Savepoint:  func(x *sql.Tx) error { _, err := x.Exec("savepoint s"); return err },
-			RollbackTo: func(x *sql.Tx) error { _, err := x.Exec("rollback to s"); return err },
-			Fail: func(x *sql.Tx) {
-				if _, err := x.Exec("insert into nowhere values (1)"); err == nil {
-					t.Error("the statement succeeded")
-				}
-			},
-			Write: func(x *sql.Tx) error { _, err := x.Exec("insert into effect values (1)"); return err },
-			Effects: func() (n int) {
-				if err := db.QueryRow("select count(*) from effect").Scan(&n); err != nil {
-					t.Error(err)
-				}
-				return n
-			},
+		d := sqlDatabase(t, db)
+		d.Unwatched = func(ctx context.Context) (*sql.Tx, error) {
+			c, err := sqlitedriver.NewConnector("file:" + filepath.Join(t.TempDir(), "unwatched.db"))
+			if err != nil {
+				return nil, err
+			}
+			plain := sql.OpenDB(c)
+			t.Cleanup(func() { _ = plain.Close() })
+			return plain.BeginTx(ctx, nil)
 		}
+		return d
 	}})
+}
+
+// sqlDatabase is the suite's view of a database with Pabal's tables and a table effect; Unwatched is left to its kind.
+func sqlDatabase(t *testing.T, db *sql.DB) storetest.Database[*sql.Tx] {
+	return storetest.Database[*sql.Tx]{
+		Connect: func(t *testing.T) driver.Store[*sql.Tx] {
+			s, err := pabalsql.New(db, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		},
+		Begin:      func(ctx context.Context) (*sql.Tx, error) { return db.BeginTx(ctx, nil) },
+		Commit:     (*sql.Tx).Commit,
+		Rollback:   (*sql.Tx).Rollback,
+		Nil:        func() *sql.Tx { return nil },
+		Savepoint:  func(x *sql.Tx) error { _, err := x.Exec("savepoint s"); return err },
+		RollbackTo: func(x *sql.Tx) error { _, err := x.Exec("rollback to s"); return err },
+		Fail: func(x *sql.Tx) {
+			if _, err := x.Exec("insert into nowhere values (1)"); err == nil {
+				t.Error("the statement succeeded")
+			}
+		},
+		Write: func(x *sql.Tx) error { _, err := x.Exec("insert into effect values (1)"); return err },
+		Effects: func() (n int) {
+			if err := db.QueryRow("select count(*) from effect").Scan(&n); err != nil {
+				t.Error(err)
+			}
+			return n
+		},
+	}
 }

@@ -3,34 +3,11 @@ package pabalsql
 import (
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pabal-go/pabal/driver"
-)
-
-const (
-	sqlRegister = `insert into {p}topic (name, ordered) values (?, ?)
-		on conflict (name) do update set ordered = 1 where excluded.ordered = 1 and ordered = 0`
-	sqlProve = `insert into {p}topic (name, proven_at) values (?1, min(?2, ?3))
-		on conflict (name) do update set proven_at = excluded.proven_at where proven_at is null or proven_at < excluded.proven_at`
-	sqlRestored = `update {p}meta set generation = generation + 1 where id = 1`
-
-	sqlForgetEvents = `delete from {p}event where id in (select e.id from {p}event e
-		where e.recorded_at < ? and not exists (select 1 from {p}pending p where p.id = e.id) order by e.recorded_at limit ?)`
-	// A counter goes once its last event is gone, and leaves its position behind.
-	idleCounters = ` from {p}counter c where c.last_at < ? and not exists (select 1 from {p}event e where e.id = c.last_id)`
-	sqlFloor     = `insert into {p}topic (name, position_floor)
-		select topic, max(position) from (select c.topic, c.position` + idleCounters + ` order by c.last_at limit ?) group by topic
-		on conflict (name) do update set position_floor = max(position_floor, excluded.position_floor)`
-	sqlForgetCounters = `delete from {p}counter where (topic, key) in
-		(select c.topic, c.key` + idleCounters + ` order by c.last_at limit ?)`
-	sqlForgetJobs = `delete from {p}redelivery where finished_at < ?`
-
-	sqlUpdateJob = `update {p}redelivery set asked_by = ?, spec = ?, resume_id = ?, resume_at = ?, sent = ?, last_error = ?,
-			finished_at = case when ? then coalesce(finished_at, ?) end, lease_until = ?, owner = ?
-		where id = ? and (lease_until <= ? or owner = ?)`
-	sqlInsertJob = `insert into {p}redelivery (id, created_at, asked_by, spec, resume_id, resume_at, sent, last_error, finished_at,
-		lease_until, owner) values (?, ?, ?, ?, ?, ?, ?, ?, case when ? then ? end, ?, ?) on conflict (id) do nothing`
 )
 
 // Tend implements driver.Store.
@@ -38,8 +15,11 @@ func (s *Store) Tend(ctx context.Context, c driver.Chore) (n int, err error) {
 	do := func(chore func(tx *sql.Tx, now time.Time) (int, error)) {
 		if err == nil {
 			changed := 0
-			err = s.write(ctx, func(tx *sql.Tx) (err error) {
-				changed, err = chore(tx, s.dialect.clock())
+			err = s.write(ctx, func(tx *sql.Tx) error {
+				now, err := s.clock(ctx, tx)
+				if err == nil {
+					changed, err = chore(tx, now)
+				}
 				return err
 			})
 			n += changed
@@ -47,19 +27,25 @@ func (s *Store) Tend(ctx context.Context, c driver.Chore) (n int, err error) {
 	}
 	if c.Register != nil {
 		do(func(tx *sql.Tx, _ time.Time) (int, error) {
-			return s.exec(ctx, tx, sqlRegister, c.Register.Name, c.Register.Ordered)
+			return s.topic(ctx, tx, c.Register.Name, func() (int, error) {
+				if !c.Register.Ordered {
+					return 0, nil
+				}
+				return s.exec(ctx, tx, "order topic", c.Register.Name)
+			})
 		})
 	}
 	if c.Prove != nil {
 		do(func(tx *sql.Tx, now time.Time) (int, error) {
-			return s.exec(ctx, tx, sqlProve, c.Prove.Topic, c.Prove.SentAt.UnixMicro(), now.UnixMicro())
+			at := min(c.Prove.SentAt.UnixMicro(), now.UnixMicro())
+			return s.topic(ctx, tx, c.Prove.Topic, func() (int, error) { return s.exec(ctx, tx, "prove", at, c.Prove.Topic, at) })
 		})
 	}
 	if c.Forget != nil {
 		do(func(tx *sql.Tx, _ time.Time) (int, error) { return s.forget(ctx, tx, c.Forget) })
 	}
 	if c.Restored {
-		do(func(tx *sql.Tx, _ time.Time) (int, error) { return s.exec(ctx, tx, sqlRestored) })
+		do(func(tx *sql.Tx, _ time.Time) (int, error) { return s.exec(ctx, tx, "restored") })
 	}
 	if c.Job != nil {
 		do(func(tx *sql.Tx, now time.Time) (int, error) { return s.saveJob(ctx, tx, c.Job, now) })
@@ -67,30 +53,59 @@ func (s *Store) Tend(ctx context.Context, c driver.Chore) (n int, err error) {
 	return n, err
 }
 
-func (s *Store) forget(ctx context.Context, tx *sql.Tx, f *driver.Forget) (n int, err error) {
-	before := f.Before.UnixMicro()
-	if n, err = s.exec(ctx, tx, sqlForgetEvents, before, f.Limit); err != nil {
-		return 0, err
-	}
-	if _, err = s.exec(ctx, tx, sqlFloor, before, f.Limit); err != nil {
-		return 0, err
-	}
-	counters, err := s.exec(ctx, tx, sqlForgetCounters, before, f.Limit)
+// topic inserts the row of a topic where it is absent, changes it, and says whether either did something.
+func (s *Store) topic(ctx context.Context, tx *sql.Tx, name string, change func() (int, error)) (int, error) {
+	added, err := s.exec(ctx, tx, "add topic", name)
 	if err != nil {
 		return 0, err
 	}
-	jobs, err := s.exec(ctx, tx, sqlForgetJobs, before)
-	return n + counters + jobs, err
+	changed, err := change()
+	return min(added+changed, 1), err
+}
+
+func (s *Store) forget(ctx context.Context, tx *sql.Tx, f *driver.Forget) (n int, err error) {
+	before := f.Before.UnixMicro()
+	if n, err = s.exec(ctx, tx, "forget events", before, f.Limit); err != nil {
+		return 0, err
+	}
+	var idle [][2]string
+	floors := map[string]int64{}
+	err = s.query(ctx, tx, func(r *sql.Rows) error {
+		var topic, key string
+		var position int64
+		err := r.Scan(&topic, &key, &position)
+		idle, floors[topic] = append(idle, [2]string{hexText(topic), hexText(key)}), max(floors[topic], position)
+		return err
+	}, "idle counters", before, f.Limit)
+	if err != nil {
+		return 0, err
+	}
+	if len(idle) > 0 {
+		rows := make([][]any, 0, len(floors))
+		for _, topic := range slices.Sorted(maps.Keys(floors)) {
+			rows = append(rows, []any{topic, floors[topic]})
+		}
+		if err := s.execRows(ctx, tx, "raise floors", rows); err != nil {
+			return 0, err
+		}
+		counters, err := s.exec(ctx, tx, "delete counters", jsonText(idle))
+		if err != nil {
+			return 0, err
+		}
+		n += counters
+	}
+	jobs, err := s.exec(ctx, tx, "forget jobs", before)
+	return n + jobs, err
 }
 
 func (s *Store) saveJob(ctx context.Context, tx *sql.Tx, j *driver.Job, now time.Time) (int, error) {
 	lease := now.Add(j.Lease).UnixMicro()
 	resume := []any{idOrNull(j.Resume.ID), micros(j.Resume.RecordedAt)}
-	n, err := s.exec(ctx, tx, sqlUpdateJob, j.By, j.Spec, resume[0], resume[1], j.Sent, j.LastError, j.Finished, now.UnixMicro(),
+	n, err := s.exec(ctx, tx, "update job", j.By, j.Spec, resume[0], resume[1], j.Sent, j.LastError, j.Finished, now.UnixMicro(),
 		lease, j.Owner[:], j.ID[:], now.UnixMicro(), j.Owner[:])
 	if err != nil || n > 0 {
 		return n, err
 	}
-	return s.exec(ctx, tx, sqlInsertJob, j.ID[:], now.UnixMicro(), j.By, j.Spec, resume[0], resume[1], j.Sent, j.LastError,
+	return s.exec(ctx, tx, "insert job", j.ID[:], now.UnixMicro(), j.By, j.Spec, resume[0], resume[1], j.Sent, j.LastError,
 		j.Finished, now.UnixMicro(), lease, j.Owner[:])
 }

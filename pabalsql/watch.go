@@ -47,6 +47,8 @@ type conn struct {
 	mu    sync.Mutex
 	watch driver.CommitWatch
 	tx    *transaction // the open one, or the last
+
+	prepared prepared // statements of Pabal's own
 }
 
 // transaction remembers how it ended.
@@ -213,6 +215,7 @@ func (t *watchedTx) Rollback() error {
 }
 
 func (c *conn) Close() error {
+	c.prepared.close()
 	err := c.Conn.Close()
 	c.see(driver.SawEnd)
 	return err
@@ -240,6 +243,9 @@ func (c *conn) IsValid() bool {
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []sqldriver.NamedValue) (sqldriver.Result, error) {
+	if r, err := c.execOwn(ctx, query, args); !errors.Is(err, sqldriver.ErrSkip) {
+		return r, err
+	}
 	e, ok := c.base.(sqldriver.ExecerContext)
 	if !ok {
 		return nil, sqldriver.ErrSkip
@@ -250,6 +256,9 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []sqldriver.N
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []sqldriver.NamedValue) (sqldriver.Rows, error) {
+	if r, err := c.queryOwn(ctx, query, args); !errors.Is(err, sqldriver.ErrSkip) {
+		return r, err
+	}
 	q, ok := c.base.(sqldriver.QueryerContext)
 	if !ok {
 		return nil, sqldriver.ErrSkip

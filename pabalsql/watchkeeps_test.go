@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	mysqldriver "github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
 	sqlitedriver "modernc.org/sqlite"
+
+	"github.com/pabal-go/pabal/internal/servers"
 )
 
 // What Watch keeps of the driver that it wraps.
@@ -29,10 +32,28 @@ var optional = []reflect.Type{
 }
 
 func TestWatchKeepsEveryOptionalInterface(t *testing.T) {
-	inner, err := sqlitedriver.NewConnector("file:" + filepath.Join(t.TempDir(), "test.db"))
+	lite, err := sqlitedriver.NewConnector("file:" + filepath.Join(t.TempDir(), "test.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	config, err := mysqldriver.ParseDSN(servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true}).Database(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	my, err := mysqldriver.NewConnector(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		sqldriver.Connector
+		least int
+	}{"SQLite": {lite, 10}, "MariaDB": {my, 16}} {
+		t.Run(name, func(t *testing.T) { keepsInterfaces(t, c.Connector, c.least) })
+	}
+}
+
+// keepsInterfaces compares what a driver's parts implement with what the watched ones do: at least so many interfaces.
+func keepsInterfaces(t *testing.T, inner sqldriver.Connector, least int) {
 	type parts struct{ connector, conn, stmt, rows, tx any }
 	open := func(c sqldriver.Connector) (p parts) {
 		conn, err := c.Connect(t.Context())
@@ -74,7 +95,7 @@ func TestWatchKeepsEveryOptionalInterface(t *testing.T) {
 			}
 		}
 	}
-	if kept < 10 {
+	if kept < least {
 		t.Errorf("only %d interfaces were compared", kept)
 	}
 	if Watch(inner).Driver() != inner.Driver() {

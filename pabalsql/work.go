@@ -1,46 +1,17 @@
 package pabalsql
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal/driver"
-)
-
-const (
-	pendingColumns = `p.id, p.recorded_at, p.topic, p.due_at, p.claims, p.crashes, p.failures, p.accepted_at, p.sent_at, p.last_error`
-	eventColumns   = `e.id, e.topic, e.type, e.key, e.content_type, e.version, e.payload, e.headers, e.traceparent, e.recorded_at,
-		e.position, e.prev_id, e.prev_position, e.prev_at, e.skipped, e.published_at`
-
-	sqlPendingByID = `select ` + pendingColumns + ` from {p}pending p where p.id in (select unhex(value) from json_each(?))`
-	sqlDueFresh    = `select ` + pendingColumns + ` from {p}pending p
-		where p.topic = ? and p.due_at >= ? and p.due_at <= ? and p.accepted_at is null order by p.due_at limit ?`
-	sqlDueAccepted = `select ` + pendingColumns + ` from {p}pending p
-		where p.topic = ? and p.due_at >= ? and p.due_at <= ? and p.accepted_at < ? order by p.due_at limit ?`
-	sqlProbe = `insert into {p}topic (name, probed_at) values (?1, ?2)
-		on conflict (name) do update set probed_at = excluded.probed_at where probed_at is null or probed_at <= ?3`
-	sqlUpdatePending = `update {p}pending set due_at = ?, claims = ?, crashes = ?, failures = ?, accepted_at = ?, sent_at = ?,
-		last_error = ? where id = ?`
-	sqlSkipEvents = `update {p}event set skipped = 1 where id in (select unhex(value) from json_each(?))`
-	sqlEventsByID = `select ` + eventColumns + ` from {p}event e where e.id in (select unhex(value) from json_each(?))`
-
-	sqlSettle = `update {p}pending set crashes = 0,
-			due_at = case when v.park then null else ?1 + v.delay end,
-			accepted_at = case when v.accepted then ?1 else accepted_at end,
-			last_error = case when v.error <> '' then v.error else last_error end
-		from (select unhex(value ->> 0) as id, value ->> 1 as claims, value ->> 2 as accepted, value ->> 3 as park,
-			value ->> 4 as delay, value ->> 5 as error from json_each(?2)) v
-		where {p}pending.id = v.id and {p}pending.claims = v.claims`
-
-	sqlWhichPending  = `select id from {p}pending where id in (select unhex(value) from json_each(?))`
-	sqlWhichRecorded = `select id from {p}event where id in (select unhex(value) from json_each(?))`
-	sqlDeletePending = `delete from {p}pending where id in (select unhex(value) from json_each(?))`
-	sqlPublished     = `update {p}event set published_at = ? where id in (select unhex(value) from json_each(?)) and published_at is null`
 )
 
 // farFuture stands for "whenever".
@@ -61,7 +32,10 @@ func eventFields(e *driver.Event) []any {
 // Claim implements driver.Store.
 func (s *Store) Claim(ctx context.Context, sel driver.Selection) (claimed []driver.Claimed, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		now := s.dialect.clock()
+		now, err := s.clock(ctx, tx)
+		if err != nil {
+			return err
+		}
 		rows, err := s.selectPending(ctx, tx, &sel, now)
 		if err != nil || len(rows) == 0 {
 			return err
@@ -82,10 +56,13 @@ func (s *Store) selectPending(ctx context.Context, tx *sql.Tx, sel *driver.Selec
 		return err
 	}
 	if len(sel.IDs) > 0 {
-		return rows, s.query(ctx, tx, scan, sqlPendingByID, hexIDs(sel.IDs, func(r *driver.Ref) uuid.UUID { return r.ID }))
+		return rows, s.query(ctx, tx, scan, "take by id", hexIDs(sel.IDs, func(r *driver.Ref) uuid.UUID { return r.ID }))
 	}
 	if sel.Probe > 0 {
-		n, err := s.exec(ctx, tx, sqlProbe, sel.Topic, now.UnixMicro(), now.Add(-sel.Probe).UnixMicro())
+		if _, err := s.exec(ctx, tx, "add topic", sel.Topic); err != nil {
+			return nil, err
+		}
+		n, err := s.exec(ctx, tx, "probe", now.UnixMicro(), sel.Topic, now.Add(-sel.Probe).UnixMicro())
 		if err != nil || n == 0 {
 			return nil, err
 		}
@@ -95,13 +72,13 @@ func (s *Store) selectPending(ctx context.Context, tx *sql.Tx, sel *driver.Selec
 		after = sel.After.UnixMicro()
 	}
 	if !sel.Accepted {
-		return rows, s.query(ctx, tx, scan, sqlDueFresh, sel.Topic, after, now.UnixMicro(), sel.Limit)
+		return rows, s.query(ctx, tx, scan, "take fresh", sel.Topic, after, now.UnixMicro(), sel.Limit)
 	}
 	before := farFuture
 	if !sel.AcceptedBefore.IsZero() {
 		before = sel.AcceptedBefore.UnixMicro()
 	}
-	return rows, s.query(ctx, tx, scan, sqlDueAccepted, sel.Topic, after, now.UnixMicro(), before, sel.Limit)
+	return rows, s.query(ctx, tx, scan, "take accepted", sel.Topic, after, now.UnixMicro(), before, sel.Limit)
 }
 
 // decide writes decisions back and joins their events.
@@ -112,21 +89,22 @@ func (s *Store) decide(ctx context.Context, tx *sql.Tx, decisions []driver.Decis
 	claimed := make([]driver.Claimed, len(decisions))
 	index := make(map[uuid.UUID]int, len(decisions))
 	var skipped []driver.Decision
+	list := make([][8]any, len(decisions))
 	for i := range decisions {
 		d := &decisions[i]
 		claimed[i].Pending, index[d.ID] = d.Pending, i
 		if d.Skip {
 			skipped = append(skipped, *d)
 		}
-		_, err := s.exec(ctx, tx, sqlUpdatePending, micros(d.DueAt), d.Claims, d.Crashes, d.Failures, micros(d.AcceptedAt),
-			micros(d.SentAt), d.LastError, d.ID[:])
-		if err != nil {
-			return nil, fmt.Errorf("write decision: %w", err)
-		}
+		list[i] = [8]any{hex.EncodeToString(d.ID[:]), micros(d.DueAt), d.Claims, d.Crashes, d.Failures, micros(d.AcceptedAt),
+			micros(d.SentAt), hexText(d.LastError)}
+	}
+	if _, err := s.exec(ctx, tx, "write decisions", jsonText(list)); err != nil {
+		return nil, fmt.Errorf("write decisions: %w", err)
 	}
 	id := func(d *driver.Decision) uuid.UUID { return d.ID }
 	if len(skipped) > 0 {
-		if _, err := s.exec(ctx, tx, sqlSkipEvents, hexIDs(skipped, id)); err != nil {
+		if _, err := s.exec(ctx, tx, "skip events", hexIDs(skipped, id)); err != nil {
 			return nil, fmt.Errorf("mark skips: %w", err)
 		}
 	}
@@ -137,23 +115,52 @@ func (s *Store) decide(ctx context.Context, tx *sql.Tx, decisions []driver.Decis
 		}
 		claimed[index[e.ID]].Event = e
 		return nil
-	}, sqlEventsByID, hexIDs(decisions, id))
+	}, "events by id", hexIDs(decisions, id))
 	return claimed, err
 }
 
-// Settle implements driver.Store: one statement.
+// Settle implements driver.Store: two statements and the clock.
 func (s *Store) Settle(ctx context.Context, verdicts []driver.Settlement) error {
 	if len(verdicts) == 0 {
 		return nil
 	}
 	list := make([][6]any, len(verdicts))
 	for i, v := range verdicts {
-		list[i] = [6]any{hex.EncodeToString(v.ID[:]), v.Claims, oneIf(v.Accepted), oneIf(v.Park), v.Delay.Microseconds(), v.Error}
+		list[i] = [6]any{hex.EncodeToString(v.ID[:]), v.Claims, oneIf(v.Accepted), oneIf(v.Park), v.Delay.Microseconds(), hexText(v.Error)}
 	}
 	return s.write(ctx, func(tx *sql.Tx) error {
-		_, err := s.exec(ctx, tx, sqlSettle, s.dialect.clock().UnixMicro(), jsonText(list))
+		now, err := s.clock(ctx, tx)
+		if err != nil {
+			return err
+		}
+		free, err := s.lockPending(ctx, tx, verdicts, list)
+		if err != nil || len(free) == 0 {
+			return err
+		}
+		_, err = s.exec(ctx, tx, "settle", now.UnixMicro(), jsonText(free))
 		return err
 	})
+}
+
+// lockPending locks the pending rows of verdicts, and leaves out of the list those that others hold locked. Where the
+// database has one writer, there are none.
+func (s *Store) lockPending(ctx context.Context, tx *sql.Tx, verdicts []driver.Settlement, list [][6]any) (free [][6]any, err error) {
+	if text, err := s.statement("lock pending"); err != nil || text == "" {
+		return list, err
+	}
+	locked := make(map[uuid.UUID]bool, len(verdicts))
+	err = s.query(ctx, tx, func(r *sql.Rows) error {
+		var id uuid.UUID
+		err := r.Scan(nullID{&id})
+		locked[id] = true
+		return err
+	}, "lock pending", hexIDs(verdicts, func(v *driver.Settlement) uuid.UUID { return v.ID }))
+	for i := range verdicts {
+		if locked[verdicts[i].ID] {
+			free = append(free, list[i])
+		}
+	}
+	return free, err
 }
 
 func oneIf(b bool) int {
@@ -163,12 +170,15 @@ func oneIf(b bool) int {
 	return 0
 }
 
-// Confirm implements driver.Store: four statements, of which two write.
+// Confirm implements driver.Store: four statements, of which two write, and the clock. Rows are locked in the order of their
+// ids, whatever the order of the events: two confirmers do not deadlock.
 func (s *Store) Confirm(ctx context.Context, events []driver.Ref) ([]driver.Confirmation, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	ids := hexIDs(events, func(r *driver.Ref) uuid.UUID { return r.ID })
+	sorted := slices.Clone(events)
+	slices.SortFunc(sorted, func(a, b driver.Ref) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	ids := hexIDs(sorted, func(r *driver.Ref) uuid.UUID { return r.ID })
 	found := make(map[uuid.UUID]driver.Confirmation, len(events))
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		note := func(answer driver.Confirmation) func(*sql.Rows) error {
@@ -179,18 +189,21 @@ func (s *Store) Confirm(ctx context.Context, events []driver.Ref) ([]driver.Conf
 				return err
 			}
 		}
-		if err := s.query(ctx, tx, note(driver.Known), sqlWhichRecorded, ids); err != nil {
+		if err := s.query(ctx, tx, note(driver.Known), "which recorded", ids); err != nil {
 			return err
 		}
 		known := len(found)
-		if err := s.query(ctx, tx, note(driver.Confirmed), sqlWhichPending, ids); err != nil || known == 0 {
+		if err := s.query(ctx, tx, note(driver.Confirmed), "which pending", ids); err != nil || known == 0 {
 			return err
 		}
-		n, err := s.exec(ctx, tx, sqlDeletePending, ids)
+		n, err := s.exec(ctx, tx, "delete pending", ids)
 		if err != nil || n == 0 {
 			return err
 		}
-		_, err = s.exec(ctx, tx, sqlPublished, s.dialect.clock().UnixMicro(), ids)
+		now, err := s.clock(ctx, tx)
+		if err == nil {
+			_, err = s.exec(ctx, tx, "published", now.UnixMicro(), ids)
+		}
 		return err
 	})
 	if err != nil {

@@ -91,6 +91,7 @@ create table {p}inbox (
     recorded_at integer not null,
     sent_at     integer not null,
     received_at integer not null,
+    arrival     integer not null default 0, -- which Load inserted it
     state       integer not null, -- 0 done, 1 held, 2 parked
     reason      text    not null default '',
     next_at     integer,

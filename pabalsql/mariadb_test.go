@@ -1,0 +1,56 @@
+package pabalsql_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+
+	"github.com/pabal-go/pabal/driver/storetest"
+	"github.com/pabal-go/pabal/internal/servers"
+	"github.com/pabal-go/pabal/pabalsql"
+)
+
+// openMariaDB makes a database with Pabal's tables.
+func openMariaDB(t testing.TB, m *servers.MariaDB, parameters string) (db *sql.DB, dsn string) {
+	t.Helper()
+	dsn = m.Database(t, parameters)
+	db, err := pabalsql.OpenMySQL(dsn, &pabalsql.MySQLOptions{MaxConns: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := pabalsql.Migrate(t.Context(), db, nil); err != nil {
+		t.Fatal(err)
+	}
+	return db, dsn
+}
+
+func mariaDBHarness(m *servers.MariaDB, parameters string) storetest.Harness[*sql.Tx] {
+	return storetest.Harness[*sql.Tx]{Open: func(t *testing.T) storetest.Database[*sql.Tx] {
+		db, dsn := openMariaDB(t, m, parameters)
+		if _, err := db.Exec(`create table effect (n integer)`); err != nil {
+			t.Fatal(err)
+		}
+		d := sqlDatabase(t, db)
+		d.Unwatched = func(ctx context.Context) (*sql.Tx, error) {
+			plain, err := sql.Open("mysql", dsn)
+			if err != nil {
+				return nil, err
+			}
+			t.Cleanup(func() { _ = plain.Close() })
+			return plain.BeginTx(ctx, nil)
+		}
+		return d
+	}}
+}
+
+func TestMariaDBConformance(t *testing.T) {
+	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
+	for name, parameters := range map[string]string{
+		"as it comes":       "",
+		"other parameters":  "interpolateParams=true&parseTime=true&clientFoundRows=true&loc=Asia%2FSeoul&time_zone=%27%2B09:00%27",
+		"latin1 connection": "charset=latin1",
+	} {
+		t.Run(name, func(t *testing.T) { storetest.Run(t, mariaDBHarness(m, parameters)) })
+	}
+}
