@@ -51,7 +51,7 @@ func ExampleWatch() {
 
 // For goose, Flyway, Liquibase or Atlas.
 func ExampleScript() {
-	script, err := pabalsql.Script(&pabalsql.Options{TablePrefix: "events_"})
+	script, err := pabalsql.Script("sqlite", &pabalsql.Options{TablePrefix: "events_"})
 	fmt.Println(strings.Contains(script, "create table events_event "), err)
 	// Output: true <nil>
 }

@@ -22,7 +22,7 @@ type migrateCommand struct {
 
 func (c *migrateCommand) Run(a *app) error {
 	if c.Print {
-		script, err := pabalsql.Script(&pabalsql.Options{TablePrefix: c.Prefix})
+		script, err := pabalsql.Script("sqlite", &pabalsql.Options{TablePrefix: c.Prefix})
 		if err != nil {
 			return usage("--prefix: %w", err)
 		}
