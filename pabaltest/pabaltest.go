@@ -11,6 +11,9 @@
 //
 // What an Operator does (Status, Retry, Skip, Redeliver) is called from the test as anywhere. A test runs the same way each
 // time. A Post is for one goroutine, the test's own.
+//
+// What goes wrong, the test says: Kill, Stop, Answer, AnswerNext, Send, Unsubscribe, BrokerAway, DatabaseAway, LoseAnswer. To
+// fail the next publish is post.AnswerNext(pabaltest.Again).
 package pabaltest
 
 import (
@@ -33,22 +36,37 @@ type Tx = *sim.Tx
 // Client is a client of a database in memory.
 type Client = pabal.Client[Tx]
 
-// Post is a world with one broker and a database for each source.
+// Post is a world with one broker and a database for each source. The broker deduplicates within five minutes, does not
+// lose messages and delivers in order, unless the test says otherwise.
 type Post struct {
-	t       testing.TB
-	sim     *sim.Sim
-	broker  *sim.BrokerServer
-	offices []*office
+	t         testing.TB
+	sim       *sim.Sim
+	world     world.World
+	broker    *sim.BrokerServer
+	databases []*database
+	offices   []*office
+	answer    func(Message) Answer
+	next      []Answer
 }
 
-// office is one service: a process with a database.
+type database struct {
+	*sim.Database
+	source string
+}
+
+// office is a process with a client.
 type office struct {
-	name     string
-	process  *sim.Process
-	database *sim.Database
-	store    *sim.Store
-	client   *Client
-	running  bool
+	source     string
+	process    *sim.Process
+	database   *database
+	store      *sim.Store
+	client     *Client
+	running    bool
+	over       bool // killed, or asked to end
+	ended      bool
+	err        error // of Run
+	stop       context.CancelFunc
+	loseAnswer bool
 }
 
 // New makes a world in which it is 1 January 2026. It ends with the test.
@@ -56,11 +74,14 @@ func New(t testing.TB) *Post {
 	t.Helper()
 	s := sim.New(1, sim.Faults{})
 	t.Cleanup(s.Close)
-	return &Post{t: t, sim: s, broker: sim.NewBrokerServer(s.Process("broker").World(), sim.BrokerOptions{})}
+	p := &Post{t: t, sim: s, world: s.Process("broker").World()}
+	p.broker = sim.NewBrokerServer(p.world, sim.BrokerOptions{Dedup: 5 * time.Minute, Answer: p.ask})
+	return p
 }
 
-// Client makes the client of a source, with a database of its own and the options' defaults but for the log, which is
-// silent. Consumers and handlers are registered before the first InTx, Pass or Settle: then all clients run.
+// Client makes a client of a source, a process of its own, with the options' defaults but for the log, which is silent.
+// Clients of one source share its database. Consumers and handlers are registered before the next InTx, Pass, Settle, Send
+// or Stop: then all clients run.
 func (p *Post) Client(source string) *Client { return p.ClientWith(source, nil) }
 
 // ClientWith is Client with options.
@@ -73,13 +94,12 @@ func (p *Post) ClientWith(source string, options *pabal.Options) *Client {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	process := p.sim.Process(source)
-	w := process.World()
-	f := &office{name: source, process: process, database: sim.NewDatabase(p.sim.Process("database-"+source).World(), sim.DatabaseOptions{})}
-	f.store = f.database.Connect(w, sim.Direct)
+	f := &office{source: source, process: p.sim.Process(source), database: p.database(source)}
+	w := f.process.World()
+	f.store = f.database.Connect(w, link{f.process.Link("database-" + source), f})
 	var err error
 	p.do(f, func() {
-		f.client, err = pabal.New(context.Background(), f.store, p.broker.Connect(w, sim.Direct), source, &o)
+		f.client, err = pabal.New(context.Background(), f.store, p.broker.Connect(w, f.process.Link("broker")), source, &o)
 	})
 	if err != nil {
 		p.t.Fatalf("make the client of %s: %v", source, err)
@@ -88,6 +108,21 @@ func (p *Post) ClientWith(source string, options *pabal.Options) *Client {
 	return f.client
 }
 
+// database finds the source's, or makes it.
+func (p *Post) database(source string) *database {
+	for _, d := range p.databases {
+		if d.source == source {
+			return d
+		}
+	}
+	d := &database{sim.NewDatabase(p.sim.Process("database-"+source).World(), sim.DatabaseOptions{}), source}
+	p.databases = append(p.databases, d)
+	return d
+}
+
+// Now is what time it is.
+func (p *Post) Now() time.Time { return p.world.Wall() }
+
 // InTx runs f in a transaction of the client's database and commits, or rolls back if f returns an error, which it then
 // returns.
 func (p *Post) InTx(c *Client, f func(tx Tx) error) (err error) {
@@ -95,18 +130,23 @@ func (p *Post) InTx(c *Client, f func(tx Tx) error) (err error) {
 	p.run()
 	p.advance(time.Millisecond, nil) // no two transactions at the same moment
 	at := p.office(c)
-	p.do(at, func() {
-		ctx := context.Background()
-		var tx Tx
-		if tx, err = at.store.Begin(ctx); err != nil {
-			return
-		}
-		defer tx.Rollback(ctx) // after Commit it does nothing
-		if err = f(tx); err == nil {
-			err = tx.Commit(ctx)
-		}
-	})
+	err = errKilled
+	p.do(at, func() { err = at.transact(f) })
 	return err
+}
+
+// transact runs f in a transaction, as a task of the office's process.
+func (f *office) transact(within func(tx Tx) error) error {
+	ctx := context.Background()
+	tx, err := f.store.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx) // after Commit it does nothing
+	if err := within(tx); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
 }
 
 // Get returns what handlers and transactions have committed under a key of a table of the test's own; nil: nothing.
@@ -134,9 +174,9 @@ func (p *Post) Settle(most time.Duration) {
 
 // owed says what is still on its way; empty: nothing.
 func (p *Post) owed() string {
-	for _, f := range p.offices {
-		if what := f.database.Owed(); what != "" {
-			return "in the database of " + f.name + " " + what
+	for _, d := range p.databases {
+		if what := d.Owed(); what != "" {
+			return "in the database of " + d.source + " " + what
 		}
 	}
 	return p.broker.Owed()
@@ -158,15 +198,13 @@ func (p *Post) office(c *Client) *office {
 func (p *Post) run() {
 	p.t.Helper()
 	for _, f := range p.offices {
-		if f.running {
+		if f.running || f.over {
 			continue
 		}
 		f.running = true
-		f.process.Go("run", func(world.World) {
-			if err := f.client.Run(context.Background()); err != nil {
-				p.t.Errorf("run the client of %s: %v", f.name, err)
-			}
-		})
+		ctx, stop := context.WithCancel(context.Background())
+		f.stop = stop
+		f.start(ctx, func(err error) { p.t.Errorf("run the client of %s: %v", f.source, err) })
 		var err error
 		p.do(f, func() {
 			ctx, cancel := f.process.World().Deadline(context.Background(), time.Minute)
@@ -174,21 +212,24 @@ func (p *Post) run() {
 			err = f.client.Ready(ctx)
 		})
 		if err != nil {
-			p.t.Fatalf("the client of %s does not start: %v", f.name, err)
+			p.t.Fatalf("the client of %s does not start: %v", f.source, err)
 		}
 	}
 }
 
-// do runs f as a task of an office's process, to its end.
+// do runs f as a task of an office's process, to its end or the process's.
 func (p *Post) do(at *office, f func()) {
 	p.t.Helper()
+	if !at.process.Alive() {
+		p.t.Fatalf("the client of %s was killed", at.source)
+	}
 	done := false
 	at.process.Go("test", func(world.World) {
 		f()
 		done = true
 	})
-	p.advance(time.Hour, func() bool { return done })
-	if !done {
+	p.advance(time.Hour, func() bool { return done || !at.process.Alive() })
+	if !done && at.process.Alive() {
 		p.t.Fatalf("a transaction has not ended within an hour: two that wait for each other?")
 	}
 }
@@ -204,8 +245,8 @@ func (p *Post) advance(d time.Duration, until func() bool) {
 func Recorded[T any](p *Post, eventType pabal.Type[T]) []pabal.Received[T] {
 	p.t.Helper()
 	var found []pabal.Received[T]
-	for _, f := range p.offices {
-		for _, e := range f.database.Events() {
+	for _, d := range p.databases {
+		for _, e := range d.Events() {
 			if e.Type != eventType.Name() || e.Topic != eventType.Topic() {
 				continue
 			}
@@ -214,7 +255,7 @@ func Recorded[T any](p *Post, eventType pabal.Type[T]) []pabal.Received[T] {
 				p.t.Fatalf("event %s: %v", e.ID, err)
 			}
 			found = append(found, pabal.Received[T]{
-				ID: e.ID, Source: f.name, Topic: e.Topic, Type: e.Type, Version: e.Version, Key: e.Key, Position: e.Position,
+				ID: e.ID, Source: d.source, Topic: e.Topic, Type: e.Type, Version: e.Version, Key: e.Key, Position: e.Position,
 				RecordedAt: e.RecordedAt, Attempt: 1, Data: data,
 			})
 		}

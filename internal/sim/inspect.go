@@ -157,3 +157,26 @@ func (s *Sim) Stall(name string, d time.Duration) {
 
 // OnPublish has fn called for each message that the broker accepts on a topic.
 func (b *BrokerServer) OnPublish(fn func(uuid.UUID)) { b.onPublish = fn }
+
+// Put puts a message straight into a queue; false if there is no such queue.
+func (b *BrokerServer) Put(queueName string, body []byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[queueName]
+	if q == nil {
+		return false
+	}
+	q.ready = append(q.ready, &stored{body: append([]byte(nil), body...)})
+	q.wake.Set()
+	return true
+}
+
+// Delivered counts the deliveries of a queue's messages, repeated ones included.
+func (b *BrokerServer) Delivered(queueName string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if q := b.queues[queueName]; q != nil {
+		return q.taken
+	}
+	return 0
+}
