@@ -125,16 +125,22 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 	p.follow(most)
 	resume := group[0].started == 0 && work[0].started > 0
 	chunks := p.finished()
+	called := false
 	for i := range chunks {
 		ch := &chunks[i]
 		if len(ch.save.Rows)+len(ch.save.Cursors) > 0 {
-			if err := c.inbox.Save(ctx, tx, ch.save); err != nil {
+			err := c.inbox.Save(ctx, tx, ch.save)
+			if err != nil && called { // perhaps the handler before has ended the transaction: apart, it will show
+				return result{failed: fmt.Errorf("save after a handler: %w", err)}
+			}
+			if err != nil {
 				return result{err: fmt.Errorf("save: %w", err)}
 			}
 		}
 		if ch.handler == nil {
 			continue
 		}
+		called = true
 		if err := c.call(ctx, w, ch.handler, tx, ch.arrivals); err != nil {
 			if errors.Is(err, errHung) {
 				how = driver.Abandon

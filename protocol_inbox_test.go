@@ -200,6 +200,35 @@ func TestHandlerThatRollsBackItsTransactionHasFailed(t *testing.T) {
 	}
 }
 
+func TestHandlerThatRollsBackBeforeItsSuccessorsHasFailed(t *testing.T) {
+	p := newProtocol(t)
+	tries := 0
+	settlement := p.bareSettlement(pabal.ConsumerOptions{Tries: 3}, p.rollsBack(1, &tries))
+	b := p.intercept(pay("A1", 1), pay("A1", 2))
+	p.deliver(b[1], b[0])
+	p.Pass(time.Minute)
+	rows := p.received(settlement)
+	if len(rows) != 2 || rows[0].State != driver.Parked || rows[0].Failures != 3 || tries > 6 {
+		t.Errorf("after %d tries kept %q", tries, kept(rows))
+	}
+	if n := p.Delivered("settlement"); n != 2 {
+		t.Errorf("%d deliveries", n)
+	}
+}
+
+func TestSuccessorThatRollsBackHasFailedAlone(t *testing.T) {
+	p := newProtocol(t)
+	tries := 0
+	settlement := p.bareSettlement(pabal.ConsumerOptions{Tries: 3}, p.rollsBack(2, &tries))
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3))
+	p.deliver(b[2], b[1], b[0])
+	p.Pass(time.Minute)
+	rows := p.received(settlement)
+	if len(rows) != 2 || rows[0].State != driver.Parked || rows[0].Failures != 3 || p.effects(settlement) != 1 {
+		t.Errorf("after %d tries %d effects, kept %q", tries, p.effects(settlement), kept(rows))
+	}
+}
+
 func TestConflictRepeatsAtOnceWithoutAFailure(t *testing.T) {
 	p := newProtocol(t)
 	p.settlement(pabal.ConsumerOptions{}, func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
