@@ -274,6 +274,33 @@ func (p *protocol) deadly(d time.Duration, kills func(pabal.Received[Paid]) bool
 	return deaths, client
 }
 
+func TestEventThatKillsItsProcessIsParkedUnrunAtTen(t *testing.T) {
+	p := newProtocol(t)
+	events := []pabal.Event{pay("A1", 0)}
+	for n := range 20 {
+		events = append(events, pay(fmt.Sprint("B", n), 1))
+	}
+	deaths, settlement := p.deadly(10*time.Minute,
+		func(e pabal.Received[Paid]) bool { return e.Key == "A1" && e.Data.Amount == 0 },
+		func() {
+			p.record(events...)
+			p.record(pay("A1", 1))
+		})
+	rows := p.received(settlement)
+	if len(rows) != 2 || rows[0].State != driver.Parked || rows[0].Reason != "crashed" || rows[1].State != driver.Held {
+		t.Fatalf("after %d deaths kept %q", deaths, kept(rows))
+	}
+	if deaths != 11 { // the delivery's, which is not counted yet, and ten starts
+		t.Errorf("killed %d processes", deaths)
+	}
+	if n := p.effects(settlement); n != 20 { // the other keys go on
+		t.Errorf("%d effects", n)
+	}
+	if said := p.troubles(settlement); !strings.Contains(said, "is parked: crashed") {
+		t.Errorf("P6: status says %s", said)
+	}
+}
+
 func TestWhatWasStartedFourTimesRunsWithoutItsSuccessors(t *testing.T) {
 	p := newProtocol(t)
 	deaths, settlement := p.deadly(20*time.Minute,
