@@ -44,6 +44,7 @@ type Consumer[X any] struct {
 	lanes    []*consumerLane
 	inflight []*arrival // received and not acknowledged, in order of arrival
 	waiting  int        // arrivals in lanes, running ones included
+	swept    int        // those of them that come from the inbox
 	acks     []driver.Delivery
 	joined   map[string]time.Time // by source and topic; by topic alone: since when the queue is known to be subscribed
 	hung     []error
@@ -240,6 +241,9 @@ func (c *Consumer[X]) enqueue(a *arrival) {
 	l := c.lanes[n%uint64(len(c.lanes))]
 	l.queue = append(l.queue, a)
 	c.waiting++
+	if a.delivery == nil {
+		c.swept++
+	}
 	l.wake.Set()
 }
 
@@ -313,7 +317,7 @@ func (c *Consumer[X]) batches(a *arrival) bool {
 
 // process handles a group until its outcome is in the database, waiting while that is away; or until ctx ends.
 func (c *Consumer[X]) process(ctx, patience context.Context, w world.World, group []*arrival) {
-	n := len(group)
+	n, swept := len(group), group[0].delivery == nil // which is then alone
 	for pause := retryFirst; len(group) > 0; pause = min(2*pause, retryMost) {
 		work, cancel := context.WithCancel(patience)
 		c.house.mu.Lock()
@@ -335,6 +339,11 @@ func (c *Consumer[X]) process(ctx, patience context.Context, w world.World, grou
 	}
 	c.house.mu.Lock()
 	c.waiting -= n
+	if swept {
+		if c.swept--; c.swept == 0 {
+			c.due.Set() // something may wait to be alone
+		}
+	}
 	c.house.mu.Unlock()
 	c.roomy.Set()
 }

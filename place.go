@@ -102,6 +102,8 @@ type keyState struct {
 	moved   bool
 	chunk   int // the planner's last that saves the cursor, from 1
 	saved   int // where in that
+
+	lastLoaded uuid.UUID // of waiting, when there may be more; else zero
 }
 
 // waitingBelow reports whether a row waits between the cursor and the position.

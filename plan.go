@@ -40,6 +40,9 @@ func newPlanner[X any](c *Consumer[X], keys []driver.CursorKey, loaded *driver.L
 	p := &planner[X]{c: c, loaded: loaded, keys: keys, states: make([]keyState, len(keys))}
 	for i := range keys {
 		p.states[i] = keyState{cursor: loaded.Cursors[i], waiting: loaded.Waiting[i], count: loaded.WaitingCount[i]}
+		if n := len(loaded.Waiting[i]); n > successorsMax {
+			p.states[i].lastLoaded = loaded.Waiting[i][n-1].ID
+		}
 	}
 	if len(keys) > fewKeys {
 		p.index = make(map[driver.CursorKey]int, len(keys))
@@ -220,7 +223,8 @@ func (p *planner[X]) finish(row *driver.Row) {
 }
 
 // follow places what waits behind cursors that moved, lowest first, at most most rows in all; the lowest that could
-// have gone on is made due at once, so that it goes on whatever happens to this process.
+// have gone on is made due at once, so that it goes on whatever happens to this process. So is the last one that was
+// loaded, for more may wait behind it.
 func (p *planner[X]) follow(most int) {
 	for i := range p.states {
 		k := &p.states[i]
@@ -233,7 +237,7 @@ func (p *planner[X]) follow(most int) {
 			if placed == toHold {
 				break
 			}
-			if placed == toHandle && most == 0 {
+			if placed == toHandle && most == 0 || row.ID == k.lastLoaded {
 				p.dueNow(*row)
 				break
 			}

@@ -25,6 +25,15 @@ func (p *protocol) received(c *pabaltest.Client) []driver.Row {
 	return rows
 }
 
+// kept is what rows hold, in short.
+func kept(rows []driver.Row) (texts []string) {
+	for _, r := range rows {
+		texts = append(texts, fmt.Sprintf("%s/%d %v %s failures=%d started=%d %s", r.Key, r.Position, r.State, r.Reason, r.Failures,
+			r.Started, r.LastError))
+	}
+	return texts
+}
+
 // deliver puts messages into the settlement's queue, in order.
 func (p *protocol) deliver(bodies ...[]byte) {
 	p.t.Helper()
@@ -168,7 +177,7 @@ func TestForkThatComesFirstIsParkedOnceItsPlaceIsTaken(t *testing.T) {
 	p.Settle(time.Minute)
 	p.expectHandled("A1:1", "A1:2", "A1:3")
 	if rows := p.received(settlement); len(rows) != 1 || rows[0].State != driver.Parked || rows[0].Reason != "fork" {
-		t.Errorf("kept %+v", rows)
+		t.Errorf("kept %q", kept(rows))
 	}
 }
 
@@ -216,7 +225,7 @@ func TestBacklogAtJoiningWaitsForItsPredecessors(t *testing.T) {
 	p.Settle(time.Second)
 	p.expectHandled("A1:1", "A1:2", "A1:3")
 	if rows := p.received(settlement); len(rows) > 0 {
-		t.Errorf("kept %+v", rows)
+		t.Errorf("kept %q", kept(rows))
 	}
 }
 
@@ -309,7 +318,7 @@ func TestFailingBatchFallsBackToOneByOne(t *testing.T) {
 	p.Settle(time.Minute)
 	rows, err := client.Received(t.Context(), "billing", driver.RowFilter{Limit: 10})
 	if err != nil || len(rows) != 1 || rows[0].State != driver.Parked {
-		t.Errorf("%v, kept %+v", err, rows)
+		t.Errorf("%v, kept %q", err, kept(rows))
 	}
 	if fmt.Sprint(sizes) != "[10 1 1 1 1 1 1 1 1 1 1]" {
 		t.Errorf("calls of %v events", sizes)

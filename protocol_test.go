@@ -69,12 +69,11 @@ func (p *protocol) another() *pabaltest.Client {
 	return p.ClientWith("order", &p.options)
 }
 
-// settlement is a process of a service that handles orderPaid and orderViewed.
+// settlement is a process of a service that handles orderPaid and orderViewed: it does what handle does, if not nil, and has
+// an effect.
 func (p *protocol) settlement(o pabal.ConsumerOptions, handle handle) *pabaltest.Client {
 	p.t.Helper()
-	client := p.ClientWith("settlement", &p.options)
-	consumer := client.Consumer("settlement", &o)
-	note := func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
+	return p.bareSettlement(o, func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
 		if handle != nil {
 			if err := handle(ctx, tx, e); err != nil {
 				return err
@@ -82,9 +81,16 @@ func (p *protocol) settlement(o pabal.ConsumerOptions, handle handle) *pabaltest
 		}
 		p.handled = append(p.handled, fmt.Sprintf("%s:%d", e.Data.OrderNo, e.Data.Amount))
 		return tx.Put(ctx, "effect", e.ID.String(), e.Data.Amount)
-	}
-	pabal.Handle(consumer, OrderPaid, note)
-	pabal.Handle(consumer, orderViewed, note)
+	})
+}
+
+// bareSettlement does nothing but what handle does.
+func (p *protocol) bareSettlement(o pabal.ConsumerOptions, handle handle) *pabaltest.Client {
+	p.t.Helper()
+	client := p.ClientWith("settlement", &p.options)
+	consumer := client.Consumer("settlement", &o)
+	pabal.Handle(consumer, OrderPaid, handle)
+	pabal.Handle(consumer, orderViewed, handle)
 	return client
 }
 
