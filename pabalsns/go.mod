@@ -11,7 +11,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/sqs v1.52.8
 	github.com/aws/aws-sdk-go-v2/service/sts v1.51.8
 	github.com/aws/smithy-go v1.28.8
-	github.com/pabal-go/pabal v0.0.0-00010101000000-000000000000
+	github.com/pabal-go/pabal v0.0.0
 )
 
 require (
