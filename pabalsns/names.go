@@ -55,6 +55,17 @@ func (b *Broker) fifoQueue(name string) bool {
 	return slices.Contains(b.o.FIFOQueues, name)
 }
 
+// recordPrefix begins the names of record queues.
+const recordPrefix = "event-record-"
+
+// queueName is the name at AWS of a queue of ours.
+func (b *Broker) queueName(name string) string {
+	if url, brought := b.o.Queues[name]; brought {
+		return url[strings.LastIndexByte(url, '/')+1:]
+	}
+	return b.atAWS(name, b.fifoQueue(name))
+}
+
 func isFIFO(name string) bool { return strings.HasSuffix(name, fifoSuffix) }
 
 // atAWS is the name at AWS of a topic or queue of ours.
@@ -136,7 +147,7 @@ func (b *Broker) queueURL(ctx context.Context, name string) (string, error) {
 	if url != "" {
 		return url, nil
 	}
-	url, err := b.findQueue(ctx, b.atAWS(name, b.fifoQueue(name)))
+	url, err := b.findQueue(ctx, b.queueName(name))
 	if err != nil {
 		return "", err
 	}

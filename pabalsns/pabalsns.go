@@ -123,7 +123,7 @@ func (o *Options) fill() (Options, error) {
 		}
 	}
 	for _, name := range f.FIFOQueues {
-		if strings.HasPrefix(name, "event-record-") {
+		if strings.HasPrefix(name, recordPrefix) {
 			errs = append(errs, fmt.Errorf("pabalsns: Options.FIFOQueues names %q: record queues are standard queues", name))
 		}
 	}

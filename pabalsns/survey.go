@@ -50,11 +50,9 @@ type subscriptionSurvey struct {
 	attributes map[string]string
 }
 
-func (t *topicSurvey) fifo() bool { return isFIFO(t.arn) }
-func (q *queueSurvey) fifo() bool { return isFIFO(q.awsName) }
-func (q *queueSurvey) there() bool {
-	return q.url != ""
-}
+func (t *topicSurvey) fifo() bool  { return isFIFO(t.arn) }
+func (q *queueSurvey) fifo() bool  { return isFIFO(q.awsName) }
+func (q *queueSurvey) there() bool { return q.url != "" }
 
 // redrivePolicy is the attribute RedrivePolicy of a queue or a subscription.
 type redrivePolicy struct {
@@ -117,21 +115,15 @@ func (s *survey) topic(name string) *topicSurvey {
 func (s *survey) queue(ctx context.Context, spec driver.QueueSpec, dead bool) (*queueSurvey, error) {
 	b := s.b
 	url, brought := b.o.Queues[spec.Name]
-	q := &queueSurvey{name: spec.Name, awsName: b.atAWS(spec.Name, b.fifoQueue(spec.Name)), brought: brought}
-	if brought {
-		q.url, q.awsName = url, url[strings.LastIndexByte(url, '/')+1:]
-	}
+	q := &queueSurvey{name: spec.Name, awsName: b.queueName(spec.Name), brought: brought, url: url}
 	if err := s.read(ctx, q); err != nil {
 		return nil, err
 	}
 	kinds := []bool{q.fifo()} // of dead-letter queues
 	for _, name := range spec.Topics {
 		topic := s.topic(name)
-		if topic == nil {
-			return nil, fmt.Errorf("queue %s is subscribed to topic %s, which is not part of the topology", spec.Name, name)
-		}
-		if q.fifo() && !topic.fifo() {
-			return nil, fmt.Errorf("queue %s is a FIFO queue and topic %s a standard topic: SNS refuses to subscribe it", spec.Name, name)
+		if err := subscribable(q, topic, name); err != nil {
+			return nil, err
 		}
 		q.fed = append(q.fed, &subscriptionSurvey{topic: topic})
 		if !slices.Contains(kinds, topic.fifo()) {
@@ -149,6 +141,16 @@ func (s *survey) queue(ctx context.Context, spec driver.QueueSpec, dead bool) (*
 		q.dead = append(q.dead, d)
 	}
 	return q, nil
+}
+
+func subscribable(q *queueSurvey, topic *topicSurvey, name string) error {
+	if topic == nil {
+		return fmt.Errorf("queue %s is subscribed to topic %s, which is not part of the topology", q.name, name)
+	}
+	if q.fifo() && !topic.fifo() {
+		return fmt.Errorf("queue %s is a FIFO queue and topic %s a standard topic: SNS refuses to subscribe it", q.name, name)
+	}
+	return nil
 }
 
 // read reads a queue's attributes.

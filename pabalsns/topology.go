@@ -132,35 +132,42 @@ func missingOf(p *Plan) error {
 	return &driver.MissingError{Missing: missing}
 }
 
-// plan is what has to be done. Things come before what refers to them.
+// plan is what has to be done; a filter is an error, for nobody but its owner may remove it.
 func (s *survey) plan() (*Plan, error) {
-	var p Plan
-	for _, topic := range s.topics {
-		p.Changes = append(p.Changes, s.topicChanges(topic)...)
-	}
 	for _, q := range s.queues {
 		for _, sub := range q.fed {
 			if f := sub.filter(); f != "" {
 				return nil, fmt.Errorf("%s has the filter policy %s, which holds ordered keys for ever: remove it", subscriptionName(q, sub), f)
 			}
 		}
+	}
+	changes, err := s.changes()
+	return &Plan{changes}, err
+}
+
+// changes are what differs. Things come before what refers to them.
+func (s *survey) changes() (all []Change, err error) {
+	for _, topic := range s.topics {
+		all = append(all, s.topicChanges(topic)...)
+	}
+	for _, q := range s.queues {
 		for _, d := range q.dead {
 			changes, err := s.queueChanges(d, q)
 			if err != nil {
 				return nil, err
 			}
-			p.Changes = append(p.Changes, changes...)
+			all = append(all, changes...)
 		}
 		changes, err := s.queueChanges(q, nil)
 		if err != nil {
 			return nil, err
 		}
-		p.Changes = append(p.Changes, changes...)
+		all = append(all, changes...)
 		for _, sub := range q.fed {
-			p.Changes = append(p.Changes, s.subscriptionChanges(q, sub)...)
+			all = append(all, s.subscriptionChanges(q, sub)...)
 		}
 	}
-	return &p, nil
+	return all, nil
 }
 
 func subscriptionName(q *queueSurvey, sub *subscriptionSurvey) string {
