@@ -22,8 +22,9 @@ import (
 )
 
 var (
-	snsEvents = flag.Int("sns.events", 2000, "events through SNS and SQS behind a hostile proxy; 20000 is the full run")
-	snsSeed   = flag.Uint64("sns.seed", 0, "seed of the hostile proxy; 0: another one each time")
+	snsEvents   = flag.Int("sns.events", 2000, "events through SNS and SQS behind a hostile proxy; 20000 is the full run")
+	snsPatience = flag.Duration("sns.patience", 5*time.Minute, "how long the last event may take; the full run wants 15m")
+	snsSeed     = flag.Uint64("sns.seed", 0, "seed of the hostile proxy; 0: another one each time")
 )
 
 // tick is an event of a key; N counts within the key.
@@ -152,7 +153,7 @@ func settled(t *testing.T, order *snsProcess, consumers []*snsProcess, n int) {
 	t.Helper()
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(8 * time.Minute); ; <-ticker.C {
+	for deadline := time.Now().Add(*snsPatience); ; <-ticker.C {
 		parked, err := order.client.Events(t.Context(), driver.EventFilter{State: driver.ParkedOnly, Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
@@ -184,8 +185,24 @@ func settled(t *testing.T, order *snsProcess, consumers []*snsProcess, n int) {
 			return
 		}
 		if time.Now().After(deadline) {
+			for _, s := range consumers {
+				explain(t, s)
+			}
 			t.Fatalf("of %d events: %s", n, counts)
 		}
+	}
+}
+
+// explain logs what a consumer waits for.
+func explain(t *testing.T, s *snsProcess) {
+	t.Helper()
+	rows, err := s.client.Received(t.Context(), s.name, driver.RowFilter{Limit: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		t.Logf("%s: %s of %s at %d after %d: %s, %q, next at %v, %d failures, %d starts, %s", s.name, r.ID, r.Key, r.Position,
+			r.Prev.Position, r.State, r.Reason, r.NextAt, r.Failures, r.Started, r.LastError)
 	}
 }
 
