@@ -336,10 +336,14 @@ func TestCanaries(t *testing.T) {
 	both := driver.Topology{Topics: village.Topics, Queues: append([]driver.QueueSpec{{Name: "notification", Topics: []string{"paid"}}}, village.Queues...)}
 	check(t, b, both)
 	send(t, b, 5)
+	foreign := messages(fmt.Sprintf(`{"specversion":"1.0","id":"0192f5d4-0000-7000-8000-000000000000","source":"pabal","type":%q}`, pabalsns.CanaryType))
+	if v := verdicts(b.Publish(t.Context(), settlement, foreign)); v != "accepted" {
+		t.Fatal(v)
+	}
 	if findings, err := b.Canary(t.Context(), both, 4*time.Second); err != nil || len(findings) > 0 {
 		t.Errorf("all is well: %v, %v", findings, err)
 	}
-	receive(t, b, 5)
+	receive(t, b, 6)
 
 	answered := make(chan struct{})
 	go func() { // a consumer, which answers
