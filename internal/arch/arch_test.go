@@ -201,7 +201,7 @@ func TestContractsAreSmall(t *testing.T) {
 
 // TestEveryExportedNameIsExplained: doc comments are the contract.
 func TestEveryExportedNameIsExplained(t *testing.T) {
-	for _, dir := range []string{".", "driver", "driver/storetest", "driver/brokertest", "pabalsql", "pabalnats", "shop"} {
+	for _, dir := range []string{".", "driver", "driver/storetest", "driver/brokertest", "pabalsql", "pabalnats", "pabalsns", "shop"} {
 		s := parse(t, dir)
 		for _, file := range s.files {
 			for _, d := range file.Decls {
