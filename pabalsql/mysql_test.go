@@ -244,18 +244,20 @@ func TestCostlyStatementsUseAnIndexOnMariaDB(t *testing.T) {
 	}
 }
 
+// manyNumbers is a table of the numbers n from 0 to 99,999.
+var manyNumbers = func() string {
+	const digits = "(select 0 d union all select 1 union all select 2 union all select 3 union all select 4 " +
+		"union all select 5 union all select 6 union all select 7 union all select 8 union all select 9)"
+	return "(select a.d + 10*b.d + 100*c.d + 1000*d.d + 10000*e.d as n from " + digits + " a, " + digits + " b, " + digits + " c, " +
+		digits + " d, " + digits + " e) x"
+}()
+
 // fillServer has 100,000 confirmed and 10 pending events of 1,000 keys, and as many inbox rows done, and 10 held.
 func fillServer(t *testing.T, db *sql.DB, s *Store) {
 	t.Helper()
-	digits := "(select 0 d"
-	for d := range 9 {
-		digits += fmt.Sprint(" union all select ", d+1)
-	}
-	digits += ")"
-	numbers := fmt.Sprintf("(select a.d + 10*b.d + 100*c.d + 1000*d.d + 10000*e.d as n from %[1]s a, %[1]s b, %[1]s c, %[1]s d, %[1]s e) x", digits)
 	must(t, db,
 		"insert into pabal_event (id, topic, type, `key`, content_type, version, payload, traceparent, recorded_at, position, published_at) "+
-			"select unhex(lpad(hex(n), 32, '0')), concat('topic-', n % 3), 'paid', concat('k', n % 1000), '', '', '{}', '', n, n, n from "+numbers,
+			"select unhex(lpad(hex(n), 32, '0')), concat('topic-', n % 3), 'paid', concat('k', n % 1000), '', '', '{}', '', n, n, n from "+manyNumbers,
 		"insert into pabal_counter (topic, `key`, position, last_id, last_at) select topic, `key`, max(position), max(id), max(recorded_at) "+
 			"from pabal_event group by topic, `key`",
 		"insert into pabal_inbox (consumer, source, id, job, topic, `key`, type, position, recorded_at, sent_at, received_at, state, next_at) "+

@@ -148,7 +148,7 @@ var endings = []ending{
 		}
 	}, driver.Doubtful, false},
 	{"deadlock in a function that would swallow it", func(t *testing.T, e *endingTest) {
-		must(t, e.db, `create function swallow() returns int begin declare continue handler for 1213 begin end;
+		must(t, e.db, `create function swallow() returns int deterministic modifies sql data begin declare continue handler for 1213 begin end;
 			update t set text = 'y' where n = 2; return 1; end`)
 		must(t, e.tx, "update t set text = 'y' where n = 1")
 		other := e.opponent(t)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -36,16 +35,18 @@ func (c *shopCommand) load(a *app, address string, rate float64) (*shop.Traffic,
 	return t, nil
 }
 
-// reconcile compares the books of the databases in the data directory.
+// reconcile compares the books of the roles' databases.
 func (c *shopCommand) reconcile(a *app) error {
 	h := &house{a: a, databases: map[string]*database{}, operators: map[string]*pabal.Operator{}}
 	defer h.close()
 	for _, role := range shop.Roles() {
-		file := filepath.Join(c.Data, role+".db")
-		if _, err := os.Stat(file); err != nil { // opening would make an empty one
-			return usage("--data: no books of %s: %w", role, err)
+		address := c.address(role)
+		if file, isFile := strings.CutPrefix(address, "sqlite:"); isFile {
+			if _, err := os.Stat(file); err != nil { // opening would make an empty one
+				return usage("--data: no books of %s: %w", role, err)
+			}
 		}
-		d, err := openDatabase("sqlite:"+file, "")
+		d, err := openDatabase(address, "")
 		if err != nil {
 			return err
 		}

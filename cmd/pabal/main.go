@@ -71,7 +71,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var c commands
-	parser, err := kong.New(&c, kong.Name("pabal"), kong.Vars{"log": "warn", "brokers": brokerForms()}, kong.UsageOnError(),
+	parser, err := kong.New(&c, kong.Name("pabal"), kong.Vars{"log": "warn", "brokers": brokerForms(), "databases": databaseForms()}, kong.UsageOnError(),
 		kong.Description("Publish events from your database transactions, and know that they arrived.\n\n"+
 			"Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 status found troubles."))
 	if err != nil {

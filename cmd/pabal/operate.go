@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os/user"
@@ -15,14 +16,19 @@ import (
 )
 
 type migrateCommand struct {
-	DB     string `name:"db" help:"The database: sqlite:PATH." placeholder:"ADDRESS" env:"PABAL_DB"`
+	DB     string `name:"db" help:"The database: ${databases}." placeholder:"ADDRESS" env:"PABAL_DB"`
 	Prefix string `help:"Prefix of the names of Pabal's tables." default:"pabal_" env:"PABAL_TABLE_PREFIX"`
-	Print  bool   `help:"Print the SQL for goose, Flyway, Liquibase or Atlas; touch nothing."`
+	Print  bool   `help:"Print the SQL for goose, Flyway, Liquibase or Atlas; touch nothing. Of --db only the scheme counts (mysql:); default: sqlite."`
 }
 
 func (c *migrateCommand) Run(a *app) error {
 	if c.Print {
-		script, err := pabalsql.Script("sqlite", &pabalsql.Options{TablePrefix: c.Prefix})
+		scheme, _, _ := strings.Cut(cmp.Or(c.DB, "sqlite:"), ":")
+		kind, known := databases[scheme]
+		if !known {
+			return usage("--db: give %s", databaseForms())
+		}
+		script, err := pabalsql.Script(kind.dialect, &pabalsql.Options{TablePrefix: c.Prefix})
 		if err != nil {
 			return usage("--prefix: %w", err)
 		}
@@ -30,7 +36,7 @@ func (c *migrateCommand) Run(a *app) error {
 		return err
 	}
 	if c.DB == "" {
-		return usage("--db is missing: give sqlite:PATH (or --print)")
+		return usage("--db is missing: give %s (or --print)", databaseForms())
 	}
 	d, err := openDatabase(c.DB, c.Prefix)
 	if err != nil {

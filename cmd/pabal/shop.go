@@ -28,14 +28,14 @@ import (
 type shopCommand struct {
 	Roles   []string      `arg:"" optional:"" name:"role" help:"order, member, product, notification or settlement; default: all."`
 	Data    string        `help:"Directory for databases and the embedded broker." default:"./pabal-data" env:"PABAL_DATA"`
-	DB      string        `name:"db" help:"Database of the one role, instead of a file in the data directory." placeholder:"ADDRESS" env:"PABAL_SHOP_DB"`
+	DB      string        `name:"db" help:"Databases of the roles, instead of files in the data directory: {role} in it stands for a role's name (mysql://USER@HOST/shop_{role})." placeholder:"ADDRESS" env:"PABAL_SHOP_DB"`
 	Listen  string        `help:"Address of the HTTP API." default:"127.0.0.1:8080" env:"PABAL_LISTEN"`
 	Deliver string        `help:"How notifications go out: log, an http(s) URL, or smtp://USER:PASSWORD@HOST:PORT?from=ADDRESS." default:"log" env:"PABAL_DELIVER"`
 	Load    string        `help:"Make traffic, RATE/s or max, then reconcile and exit." placeholder:"RATE"`
 	For     time.Duration `help:"How long to make traffic." default:"1m"`
 	Seed    uint64        `help:"Seed of the traffic." default:"1"`
 	Target  string        `help:"Make traffic on a shop that runs elsewhere, and do not reconcile." placeholder:"URL"`
-	Check   bool          `help:"Reconcile the books in the data directory and exit; the shop may be running."`
+	Check   bool          `help:"Reconcile the books and exit; the shop may be running."`
 	brokerFlags
 }
 
@@ -102,11 +102,11 @@ func (c *shopCommand) check() (rate float64, err error) {
 			return 0, usage("role %q: one of %s", role, strings.Join(shop.Roles(), ", "))
 		}
 	}
-	if c.DB != "" && len(c.Roles) != 1 {
-		return 0, usage("--db is for one role; without it each has a file in --data")
-	}
 	if len(c.Roles) == 0 {
 		c.Roles = shop.Roles()
+	}
+	if c.DB != "" && len(c.Roles) != 1 && !strings.Contains(c.DB, "{role}") {
+		return 0, usage("--db is of one role; with {role} in it, of each: the roles share no database")
 	}
 	if c.Broker == "" {
 		c.Broker = "embedded:" + filepath.Join(c.Data, "nats")
@@ -154,12 +154,16 @@ func (c *shopCommand) open(a *app) (_ *house, err error) {
 	return h, nil
 }
 
-func (c *shopCommand) openRole(h *house, role string, delivery shop.Delivery) error {
-	address := c.DB
-	if address == "" {
-		address = "sqlite:" + filepath.Join(c.Data, role+".db")
+// address is that of a role's database.
+func (c *shopCommand) address(role string) string {
+	if c.DB == "" {
+		return "sqlite:" + filepath.Join(c.Data, role+".db")
 	}
-	d, err := openDatabase(address, "")
+	return strings.ReplaceAll(c.DB, "{role}", role)
+}
+
+func (c *shopCommand) openRole(h *house, role string, delivery shop.Delivery) error {
+	d, err := openDatabase(c.address(role), "")
 	if err != nil {
 		return err
 	}
@@ -313,9 +317,9 @@ Things to try:
      curl -X POST %[1]s/orders/NUMBER/payment -H 'Content-Type: application/json' -d '{"paymentId":"p-1","amount":{"amount":24000,"currency":"KRW"}}'
 
   3. See that three services know it:
-     curl '%[1]s/notifications?member=lee'; curl %[1]s/settlements/ledger/NUMBER; %[3]s status --db sqlite:%[2]s
+     curl '%[1]s/notifications?member=lee'; curl %[1]s/settlements/ledger/NUMBER; %[3]s status --db %[2]s
 
-`, address, filepath.Join(c.Data, "order.db"), invocation())
+`, address, redacted(c.address("order")), invocation())
 }
 
 // invocation is how this program was called, to be called again.
@@ -324,4 +328,12 @@ func invocation() string {
 		return "go run ./cmd/pabal"
 	}
 	return os.Args[0]
+}
+
+// redacted is an address without its password.
+func redacted(address string) string {
+	if u, err := url.Parse(address); err == nil {
+		return u.Redacted()
+	}
+	return address
 }

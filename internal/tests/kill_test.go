@@ -83,16 +83,26 @@ func freeAddress(t *testing.T) string {
 type process struct {
 	t                    *testing.T
 	binary, dir, address string
+	db                   string // of the roles; "": files in dir
 	heard                *heard
 	child                *exec.Cmd
 	said                 bytes.Buffer // of the child that runs now
+}
+
+// shop is a command line.
+func (p *process) shop(args ...string) []string {
+	args = append([]string{"shop", "--data", p.dir}, args...)
+	if p.db != "" {
+		args = append(args, "--db", p.db)
+	}
+	return args
 }
 
 // launch starts a child; it is not yet open.
 func (p *process) launch() {
 	p.t.Helper()
 	p.said.Reset()
-	child := exec.Command(p.binary, "shop", "--data", p.dir, "--listen", p.address)
+	child := exec.Command(p.binary, p.shop("--listen", p.address)...)
 	child.Stdout, child.Stderr = &p.said, &p.said
 	if err := child.Start(); err != nil {
 		p.t.Fatal(err)
@@ -258,7 +268,7 @@ func (p *process) books(total shop.Progress) {
 // check reconciles, in a process of its own, and answers the numbers.
 func (p *process) check() string {
 	p.t.Helper()
-	out, err := exec.CommandContext(p.t.Context(), p.binary, "shop", "--check", "--data", p.dir).CombinedOutput()
+	out, err := exec.CommandContext(p.t.Context(), p.binary, p.shop("--check")...).CombinedOutput()
 	found := reconciliation.FindSubmatch(out)
 	if err != nil || len(found) == 0 || !bytes.Contains(out, []byte("\nreconciled: nothing lost, nothing twice\n")) {
 		p.t.Fatalf("the books differ: %v\n%s", err, out)

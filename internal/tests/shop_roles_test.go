@@ -362,24 +362,24 @@ func TestMigrateIsSafeToRepeat(t *testing.T) {
 			defer func() { _ = pools[i].Close() }()
 		}
 		together(len(pools), func(i int) {
-			if _, to, err := shop.Migrate(t.Context(), pools[i], "sqlite", role); err != nil || to != 1 {
+			if _, to, err := shop.Migrate(t.Context(), pools[i], on.dialect, role); err != nil || to != 1 {
 				t.Errorf("migrate %s: version %d, %v", role, to, err)
 			}
 		})
 		db := pools[0]
-		if from, to, err := shop.Migrate(t.Context(), db, "", role); err != nil || from != 1 || to != 1 {
+		if from, to, err := shop.Migrate(t.Context(), db, on.dialect, role); err != nil || from != 1 || to != 1 {
 			t.Errorf("migrate %s again: from %d to %d, %v", role, from, to, err)
 		}
 		if _, err := db.ExecContext(t.Context(), "update shop_schema set version = 9"); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := shop.Migrate(t.Context(), db, "", role); err == nil || !strings.Contains(err.Error(), "newer program") {
+		if _, _, err := shop.Migrate(t.Context(), db, on.dialect, role); err == nil || !strings.Contains(err.Error(), "newer program") {
 			t.Errorf("migrate a newer schema of %s: %v", role, err)
 		}
 	}
 	db := openDatabase(t, filepath.Join(t.TempDir(), "x.db"))
 	defer func() { _ = db.Close() }()
-	if _, err := shop.Open(t.Context(), "order", db, nil, nil); err == nil || !strings.Contains(err.Error(), "pabal migrate") {
+	if _, err := shop.Open(t.Context(), "order", db, nil, &shop.Options{Dialect: on.dialect}); err == nil || !strings.Contains(err.Error(), "pabal migrate") {
 		t.Errorf("open without tables: %v", err)
 	}
 	if _, _, err := shop.Migrate(t.Context(), db, "../x", "order"); err == nil {

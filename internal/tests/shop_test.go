@@ -97,7 +97,8 @@ func openVillage(t testing.TB, dir, addr string, o shop.Options) *village {
 func openStation(t testing.TB, file, role string, broker driver.Broker, o shop.Options) *station {
 	t.Helper()
 	db := openDatabase(t, file)
-	if _, _, err := shop.Migrate(t.Context(), db, "", role); err != nil {
+	o.Dialect = on.dialect
+	if _, _, err := shop.Migrate(t.Context(), db, on.dialect, role); err != nil {
 		t.Fatal(err)
 	}
 	store, err := pabalsql.New(db, nil)
@@ -115,23 +116,11 @@ func openStation(t testing.TB, file, role string, broker driver.Broker, o shop.O
 	return &station{db: db, client: client, service: service}
 }
 
-func openDatabase(t testing.TB, file string) *sql.DB {
-	t.Helper()
-	db, err := pabalsql.OpenSQLite(file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pabalsql.Migrate(t.Context(), db, nil); err != nil {
-		t.Fatal(err)
-	}
-	return db
-}
-
 // books are the village's books.
 func (v *village) books(wait time.Duration) shop.Books {
 	return shop.Books{
 		Order: v.stations["order"].db, Notification: v.stations["notification"].db, Settlement: v.stations["settlement"].db,
-		Wait: wait, Owed: v.owed,
+		Dialect: on.dialect, Wait: wait, Owed: v.owed,
 		Events: func(ctx context.Context) (map[string]shop.Tally, error) {
 			return tally(ctx, v.stations["order"].client.Operator)
 		},

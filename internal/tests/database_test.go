@@ -1,0 +1,75 @@
+package tests
+
+import (
+	"crypto/sha1"
+	"database/sql"
+	"encoding/hex"
+	"testing"
+
+	"github.com/pabal-go/pabal/internal/servers"
+	"github.com/pabal-go/pabal/pabalsql"
+)
+
+// kind is a kind of database for the shop: its dialect, and how one is opened that is named by a file.
+type kind struct {
+	dialect string
+	open    func(t testing.TB, file string) (*sql.DB, error)
+}
+
+var onSQLite = kind{"sqlite", func(_ testing.TB, file string) (*sql.DB, error) { return pabalsql.OpenSQLite(file, nil) }}
+
+// on is where the tests that run now keep their databases. Tests of this package do not run in parallel.
+var on = onSQLite
+
+func openDatabase(t testing.TB, file string) *sql.DB {
+	t.Helper()
+	db, err := on.open(t, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pabalsql.Migrate(t.Context(), db, nil); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// databaseOf names the database of a server that stands for a file.
+func databaseOf(file string) string {
+	sum := sha1.Sum([]byte(file)) // a name, no secret
+	return "shop_" + hex.EncodeToString(sum[:12])
+}
+
+// TestShopOnMariaDB runs the shop's tests once more, on a server.
+func TestShopOnMariaDB(t *testing.T) {
+	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
+	defer func() { on = onSQLite }()
+	on = kind{"mysql", func(t testing.TB, file string) (*sql.DB, error) {
+		name := databaseOf(file)
+		m.Admin(t, "create database if not exists "+name)
+		t.Cleanup(func() { m.Admin(t, "drop database if exists "+name) })
+		return pabalsql.OpenMySQL(m.DSN(name, ""), nil)
+	}}
+	for name, test := range map[string]func(*testing.T){
+		"BooksAgreeAfterTraffic":                  TestBooksAgreeAfterTraffic,
+		"BooksAgreeAcrossRestarts":                TestBooksAgreeAcrossRestarts,
+		"SameKeyPlacesOneOrder":                   TestSameKeyPlacesOneOrder,
+		"OrdersAreRefused":                        TestOrdersAreRefused,
+		"OneOfManyPaymentsWins":                   TestOneOfManyPaymentsWins,
+		"PaymentAndCancellationAgreeWhoWasFirst":  TestPaymentAndCancellationAgreeWhoWasFirst,
+		"ListsGoOnWhereTheyEnded":                 TestListsGoOnWhereTheyEnded,
+		"ProfileThatStaysIsNoEvent":               TestProfileThatStaysIsNoEvent,
+		"SameRestockAlertTwiceIsOne":              TestSameRestockAlertTwiceIsOne,
+		"MigrateIsSafeToRepeat":                   TestMigrateIsSafeToRepeat,
+		"LedgerEndsRightInWhateverOrder":          TestLedgerEndsRightInWhateverOrder,
+		"BatchOfPaymentsIsBookedBySellerAndDay":   TestBatchOfPaymentsIsBookedBySellerAndDay,
+		"EachWhoAskedHearsOfARestockOnce":         TestEachWhoAskedHearsOfARestockOnce,
+		"ReconcileFindsEveryDifference":           TestReconcileFindsEveryDifference,
+		"EndpointsAnswerWithTheRightStatus":       TestEndpointsAnswerWithTheRightStatus,
+		"AnswersSayWhereTheThingIs":               TestAnswersSayWhereTheThingIs,
+		"WebhookGetsEachMessageWithItsEventAsKey": TestWebhookGetsEachMessageWithItsEventAsKey,
+		"MessageThatFailsIsTriedAgainLater":       TestMessageThatFailsIsTriedAgainLater,
+		"MailCarriesItsEventAndNoForeignHeader":   TestMailCarriesItsEventAndNoForeignHeader,
+	} {
+		t.Run(name, test)
+	}
+}
