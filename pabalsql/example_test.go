@@ -55,3 +55,14 @@ func ExampleScript() {
 	fmt.Println(strings.Contains(script, "create table events_event "), err)
 	// Output: true <nil>
 }
+
+// The user, the host and the database of an address; what endangers a promise is set right, or refused by name.
+func ExampleOpenMySQL() {
+	db, err := pabalsql.OpenMySQL("mysql://shop:secret@127.0.0.1:3306/shop_order", nil)
+	if err != nil {
+		return // nothing answers there
+	}
+	defer db.Close() //nolint:errcheck // of an example
+	store, err := pabalsql.New(db, nil)
+	fmt.Println(store != nil, err)
+}
