@@ -97,7 +97,8 @@ func (b *Broker) sendCanaries(ctx context.Context, t driver.Topology, reply stri
 			Attributes: []driver.Attribute{{Name: "type", Value: CanaryType}, {Name: "replyqueue", Value: reply}},
 		}
 		if v := b.Publish(ctx, driver.Destination{Topic: topic.Name}, []driver.Message{m})[0]; v.Kind != driver.Accepted {
-			findings = append(findings, Finding{"topic " + topic.Name, fmt.Sprintf("does not take a canary: %v", v.Err), "see the message", true})
+			problem := fmt.Sprintf("does not take a canary: %v", v.Err)
+			findings = append(findings, Finding{"topic " + topic.Name, problem, "see the message", true})
 			continue
 		}
 		for _, q := range t.Queues {

@@ -90,7 +90,8 @@ func (c *template) queueARN(q *queueSurvey) any {
 
 // queue adds the queue one, which is q or one of its dead-letter queues, and its policy.
 func (c *template) queue(b *Broker, q, one *queueSurvey) {
-	p := object{"QueueName": one.awsName, "MessageRetentionPeriod": int(b.o.Retention.Seconds()), "VisibilityTimeout": int(b.o.Hold.Seconds())}
+	p := object{"QueueName": one.awsName, "MessageRetentionPeriod": int(b.o.Retention.Seconds()),
+		"VisibilityTimeout": int(b.o.Hold.Seconds())}
 	if one == q {
 		p["RedrivePolicy"] = object{"deadLetterTargetArn": c.queueARN(q.deadFor(q.fifo())), "maxReceiveCount": b.o.MaxReceives}
 	} else {

@@ -46,7 +46,9 @@ func (b *Broker) IAM(w io.Writer, t driver.Topology, role string) error {
 	}
 	// A subscription's attributes are a permission on its topic ("Actions, resources, and condition keys for Amazon SNS").
 	look := []string{"sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic", "sns:GetSubscriptionAttributes"}
-	receive := []string{"sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"}
+	receive := []string{
+		"sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility",
+	}
 	switch role {
 	case "publisher", "relay":
 		allow(topics, append([]string{"sns:Publish"}, look...)...)

@@ -76,87 +76,87 @@ func parseRedrive(text string) (p redrivePolicy) {
 
 // survey reads a topology. Without dead, dead-letter queues are left out, for a service whose role may not read them.
 func (b *Broker) survey(ctx context.Context, t driver.Topology, dead bool) (*survey, error) {
-	s := &survey{b: b}
-	var err error
-	if s.home, err = b.home(ctx); err != nil {
+	home, err := b.home(ctx)
+	if err != nil {
 		return nil, err
 	}
-	for _, spec := range t.Topics {
-		topic := &topicSurvey{name: spec.Name, brought: b.o.Topics[spec.Name] != ""}
-		if topic.arn, topic.attributes, err = b.findTopic(ctx, spec.Name); err != nil {
-			return nil, err
+	s, err := b.outline(t, home, dead, func(topic *topicSurvey) error {
+		arn, attributes, err := b.findTopic(ctx, topic.name)
+		if arn != "" {
+			topic.arn, topic.attributes, topic.there = arn, attributes, true
 		}
-		if topic.there = topic.arn != ""; !topic.there {
-			topic.arn = b.o.Topics[spec.Name]
-		}
-		if topic.arn == "" {
-			topic.arn = s.home.arn("sns", b.region, b.atAWS(spec.Name, b.o.FIFO && spec.Ordered))
-		}
-		s.topics = append(s.topics, topic)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	for _, spec := range t.Queues {
-		q, err := s.queue(ctx, spec, dead)
-		if err != nil {
-			return nil, err
+	for _, q := range s.queues {
+		for _, one := range append([]*queueSurvey{q}, q.dead...) {
+			if err := s.read(ctx, one); err != nil {
+				return nil, err
+			}
 		}
-		s.queues = append(s.queues, q)
 	}
 	return s, s.subscriptions(ctx)
 }
 
-func (s *survey) topic(name string) *topicSurvey {
+// outline is what a topology should be. find may know that a topic is there, and of the other kind.
+func (b *Broker) outline(t driver.Topology, home account, dead bool, find func(*topicSurvey) error) (*survey, error) {
+	s := &survey{b: b, home: home}
+	for _, spec := range t.Topics {
+		topic := &topicSurvey{name: spec.Name, arn: b.o.Topics[spec.Name]}
+		if topic.brought = topic.arn != ""; !topic.brought {
+			topic.arn = home.arn("sns", b.region, b.atAWS(spec.Name, b.o.FIFO && spec.Ordered))
+		}
+		if err := find(topic); err != nil {
+			return nil, err
+		}
+		s.topics = append(s.topics, topic)
+	}
+	for _, spec := range t.Queues {
+		url, brought := b.o.Queues[spec.Name]
+		q := s.outlineQueue(spec.Name, b.queueName(spec.Name))
+		q.url, q.brought = url, brought
+		kinds := []bool{q.fifo()} // of dead-letter queues
+		for _, name := range spec.Topics {
+			topic, err := s.subscribable(q, name)
+			if err != nil {
+				return nil, err
+			}
+			q.fed = append(q.fed, &subscriptionSurvey{topic: topic})
+			if !slices.Contains(kinds, topic.fifo()) {
+				kinds = append(kinds, topic.fifo())
+			}
+		}
+		for _, fifo := range kinds {
+			if dead && !brought {
+				q.dead = append(q.dead, s.outlineQueue(spec.Name+deadSuffix, b.deadQueue(spec.Name, fifo)))
+			}
+		}
+		s.queues = append(s.queues, q)
+	}
+	return s, nil
+}
+
+func (s *survey) outlineQueue(name, awsName string) *queueSurvey {
+	return &queueSurvey{name: name, awsName: awsName, arn: s.home.arn("sqs", s.b.region, awsName), policy: &policy{}}
+}
+
+// subscribable answers a topic that a queue can be subscribed to.
+func (s *survey) subscribable(q *queueSurvey, name string) (*topicSurvey, error) {
 	i := slices.IndexFunc(s.topics, func(t *topicSurvey) bool { return t.name == name })
 	if i < 0 {
-		return nil
+		return nil, fmt.Errorf("queue %s is subscribed to topic %s, which is not part of the topology", q.name, name)
 	}
-	return s.topics[i]
-}
-
-func (s *survey) queue(ctx context.Context, spec driver.QueueSpec, dead bool) (*queueSurvey, error) {
-	b := s.b
-	url, brought := b.o.Queues[spec.Name]
-	q := &queueSurvey{name: spec.Name, awsName: b.queueName(spec.Name), brought: brought, url: url}
-	if err := s.read(ctx, q); err != nil {
-		return nil, err
+	if topic := s.topics[i]; !q.fifo() || topic.fifo() {
+		return topic, nil
 	}
-	kinds := []bool{q.fifo()} // of dead-letter queues
-	for _, name := range spec.Topics {
-		topic := s.topic(name)
-		if err := subscribable(q, topic, name); err != nil {
-			return nil, err
-		}
-		q.fed = append(q.fed, &subscriptionSurvey{topic: topic})
-		if !slices.Contains(kinds, topic.fifo()) {
-			kinds = append(kinds, topic.fifo())
-		}
-	}
-	if brought || !dead {
-		return q, nil
-	}
-	for _, fifo := range kinds {
-		d := &queueSurvey{name: spec.Name + deadSuffix, awsName: b.deadQueue(spec.Name, fifo)}
-		if err := s.read(ctx, d); err != nil {
-			return nil, err
-		}
-		q.dead = append(q.dead, d)
-	}
-	return q, nil
-}
-
-func subscribable(q *queueSurvey, topic *topicSurvey, name string) error {
-	if topic == nil {
-		return fmt.Errorf("queue %s is subscribed to topic %s, which is not part of the topology", q.name, name)
-	}
-	if q.fifo() && !topic.fifo() {
-		return fmt.Errorf("queue %s is a FIFO queue and topic %s a standard topic: SNS refuses to subscribe it", q.name, name)
-	}
-	return nil
+	return nil, fmt.Errorf("queue %s is a FIFO queue and topic %s a standard topic: SNS refuses to subscribe it", q.name, name)
 }
 
 // read reads a queue's attributes.
 func (s *survey) read(ctx context.Context, q *queueSurvey) (err error) {
-	q.arn = s.home.arn("sqs", s.b.region, q.awsName)
-	q.policy, _ = parsePolicy("")
+	q.policy, _ = parsePolicy("") // of a queue without one
 	if !q.brought {
 		if q.url, err = s.b.findQueue(ctx, q.awsName); err != nil || q.url == "" {
 			return err

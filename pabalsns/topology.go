@@ -245,7 +245,7 @@ func (s *survey) queueChanges(q, source *queueSurvey) ([]Change, error) {
 		}}}, nil
 	}
 	var changes []Change
-	for _, name := range slices.Sorted(slices.Values([]string{"KmsMasterKeyId", "MessageRetentionPeriod", "Policy", "RedriveAllowPolicy", "RedrivePolicy"})) {
+	for _, name := range []string{"KmsMasterKeyId", "MessageRetentionPeriod", "Policy", "RedriveAllowPolicy", "RedrivePolicy"} {
 		to, from := want[name], q.attributes[name]
 		if to == "" || to == from || q.enough(name, to) || q.brought && name != "Policy" {
 			continue

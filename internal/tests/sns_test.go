@@ -22,8 +22,8 @@ import (
 )
 
 var (
-	snsEvents   = flag.Int("sns.events", 2000, "events through SNS and SQS behind a hostile proxy; 20000 is the full run")
-	snsPatience = flag.Duration("sns.patience", 5*time.Minute, "how long the last event may take; the full run wants 15m")
+	snsEvents   = flag.Int("sns.events", 2000, "events through SNS and SQS behind a hostile proxy; 20000, the full run, take 3 min on two cores")
+	snsPatience = flag.Duration("sns.patience", 5*time.Minute, "how long the last event may take")
 	snsSeed     = flag.Uint64("sns.seed", 0, "seed of the hostile proxy; 0: another one each time")
 )
 
