@@ -38,13 +38,13 @@ type village struct {
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // openVillage opens a shop in dir, listening at addr, and runs it until stop is called, or the test ends.
-func openVillage(t testing.TB, dir, addr string, o shop.Options) *village {
+func openVillage(t testing.TB, dir, addr string) *village {
 	t.Helper()
 	broker, err := pabalnats.Open(filepath.Join(dir, "nats"), &pabalnats.Options{Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Logger = quiet()
+	o := shop.Options{Logger: quiet()}
 	v := &village{stations: map[string]*station{}}
 	var services []shop.Service
 	ctx, cancel := context.WithCancel(context.Background())
@@ -171,7 +171,7 @@ func tally(ctx context.Context, o *pabal.Operator) (map[string]shop.Tally, error
 }
 
 func TestBooksAgreeAfterTraffic(t *testing.T) {
-	v := openVillage(t, t.TempDir(), "127.0.0.1:0", shop.Options{})
+	v := openVillage(t, t.TempDir(), "127.0.0.1:0")
 	traffic, err := shop.Load{URL: v.server.URL, For: 2 * time.Second, Seed: 1}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestBooksAgreeAfterTraffic(t *testing.T) {
 
 func TestBooksAgreeAcrossRestarts(t *testing.T) {
 	dir := t.TempDir()
-	v := openVillage(t, dir, "127.0.0.1:0", shop.Options{})
+	v := openVillage(t, dir, "127.0.0.1:0")
 	addr := v.server.Listener.Addr().String()
 	var traffic *shop.Traffic
 	var loading sync.WaitGroup
@@ -197,7 +197,7 @@ func TestBooksAgreeAcrossRestarts(t *testing.T) {
 	for range 2 {
 		<-seconds
 		v.stop()
-		v = openVillage(t, dir, addr, shop.Options{})
+		v = openVillage(t, dir, addr)
 	}
 	loading.Wait()
 	if traffic.Repeated == 0 {

@@ -13,7 +13,7 @@ import (
 // TestShopTopologyIsWhatItsServicesUse: what pabal topology makes for the shop is what its clients ask for, and a shop under load
 // publishes to nothing else.
 func TestShopTopologyIsWhatItsServicesUse(t *testing.T) {
-	v := openVillage(t, t.TempDir(), "127.0.0.1:0", shop.Options{})
+	v := openVillage(t, t.TempDir(), "127.0.0.1:0")
 	traffic, err := shop.Load{URL: v.server.URL, For: 3 * time.Second, Seed: 1}.Run(t.Context())
 	if err != nil || traffic.Wrong > 0 {
 		t.Fatal(traffic, err)
