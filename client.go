@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type Options struct {
 	Queue int
 	// Lanes is how many publish calls may be in flight. Events of a key share a lane. 1 to 256, default 4.
 	Lanes int
-	// Sweep is the interval of the republisher and of the inbox sweep. 100 ms to 1 min, default 2 s.
+	// Sweep is the interval of the republisher and of the inbox sweep, each a statement. 100 ms to 1 min, default 3 s.
 	Sweep time.Duration
 	// FixedTopology forbids to create topics, queues and subscriptions: what is missing is reported instead.
 	FixedTopology bool
@@ -59,7 +60,7 @@ func (o *Options) fill(l driver.Limits) (Options, error) {
 	orDefault(&f.InboxRetention, max(45*24*time.Hour, f.Retention))
 	orDefault(&f.Queue, 10_000)
 	orDefault(&f.Lanes, 4)
-	orDefault(&f.Sweep, 2*time.Second)
+	orDefault(&f.Sweep, 3*time.Second)
 	if f.Logger == nil {
 		f.Logger = slog.Default()
 	}
@@ -193,6 +194,40 @@ func (c *Client[X]) subscribed() {
 	if c.unready--; c.unready == 0 {
 		c.ready.Set()
 	}
+}
+
+// Topology is what this client needs at the broker: the queues and subscriptions of its consumers, the topics of the types
+// that it publishes, and its record queue, subscribed to those. It is for companies where services may create nothing, and
+// for `pabal topology`, which reads it as JSON. Other clients make it by themselves, as they need it.
+func (c *Client[X]) Topology(published ...interface{ topicSpec() driver.TopicSpec }) driver.Topology {
+	record := driver.QueueSpec{Name: recordQueue(c.house.source)}
+	t := driver.Topology{Queues: []driver.QueueSpec{record}}
+	topic := func(spec driver.TopicSpec) {
+		for i := range t.Topics {
+			if t.Topics[i].Name == spec.Name {
+				t.Topics[i].Ordered = t.Topics[i].Ordered || spec.Ordered
+				return
+			}
+		}
+		t.Topics = append(t.Topics, spec)
+	}
+	for _, p := range published {
+		spec := p.topicSpec()
+		topic(spec)
+		if q := &t.Queues[0]; !slices.Contains(q.Topics, spec.Name) {
+			q.Topics = append(q.Topics, spec.Name)
+		}
+	}
+	c.house.mu.Lock()
+	defer c.house.mu.Unlock()
+	for _, consumer := range c.consumers {
+		own := consumer.topology()
+		for _, spec := range own.Topics {
+			topic(spec)
+		}
+		t.Queues = append(t.Queues, own.Queues...)
+	}
+	return t
 }
 
 // recordQueue is the queue through which a source's events come back.

@@ -66,6 +66,7 @@ type confirmer struct {
 	queue    string
 	proofs   map[string]time.Time // lowest sentat that came back, by topic, since the last proof; guarded by mu
 	dirty    []string             // topics in proofs, in order of appearance
+	known    names
 	suspects []sighting
 	recent   []sighting // confirmed lately
 	shaken   bool       // a call of the store failed: confirmed events are read back
@@ -101,7 +102,11 @@ func (c *confirmer) run(ctx context.Context, w world.World, subscribed func()) {
 		}
 		pause = retryFirst
 		if len(deliveries) > 0 {
+			start := c.w.Now()
 			c.confirm(ctx, deliveries)
+			if d := linger(len(deliveries), most, c.w.Now().Sub(start)); d > 0 {
+				_ = c.w.Sleep(ctx, d)
+			}
 		}
 	}
 }
@@ -130,16 +135,22 @@ func (h *house) ensure(ctx context.Context, t driver.Topology) bool {
 
 // confirm settles one batch. While the store is away it waits, keeps the messages ours, and receives no more.
 func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
-	var ours []*envelope
+	ours := make([]envelope, 0, len(deliveries))
 	strays := 0
 	for i := range deliveries {
-		e, err := decode(deliveries[i].Body)
+		ours = append(ours, envelope{})
+		e := &ours[len(ours)-1]
+		err := e.read(&deliveries[i], &c.known)
+		if err == nil && e.isCanary() {
+			c.answer(ctx, e, c.queue)
+			ours = ours[:len(ours)-1]
+			continue
+		}
 		if err != nil || e.foreign || e.Source != c.source {
 			strays++
 			c.stray(e, err)
-			continue
+			ours = ours[:len(ours)-1]
 		}
-		ours = append(ours, e)
 	}
 	if len(ours) > 0 && !c.settle(ctx, ours, deliveries) {
 		return
@@ -149,10 +160,10 @@ func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
 }
 
 // settle confirms events until the store has answered; false when ctx ended before.
-func (c *confirmer) settle(ctx context.Context, ours []*envelope, deliveries []driver.Delivery) bool {
+func (c *confirmer) settle(ctx context.Context, ours []envelope, deliveries []driver.Delivery) bool {
 	refs := make([]driver.Ref, len(ours))
-	for i, e := range ours {
-		refs[i] = e.Ref()
+	for i := range ours {
+		refs[i] = ours[i].Ref()
 	}
 	held := c.w.Now()
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
@@ -179,11 +190,12 @@ func (c *confirmer) settle(ctx context.Context, ours []*envelope, deliveries []d
 }
 
 // sort takes in what the store answered.
-func (c *confirmer) sort(ours []*envelope, answers []driver.Confirmation) {
+func (c *confirmer) sort(ours []envelope, answers []driver.Confirmation) {
 	now := c.w.Now()
 	var counts [ghost + 1]int
 	c.mu.Lock()
-	for i, e := range ours {
+	for i := range ours {
+		e := &ours[i]
 		f := classify(answers[i], e.RecordedAt, time.Time{}, false)
 		counts[f]++
 		seen := sighting{e.Ref(), e.Topic, now}
@@ -234,12 +246,8 @@ func (c *confirmer) stray(e *envelope, err error) {
 		return
 	}
 	c.strayAt = now
-	source := ""
-	if e != nil {
-		source = e.Source
-	}
 	c.log.Warn("record queue holds messages that are not ours", "queue", c.queue, "strays", c.strays,
-		"foreign_source", source, "err", err)
+		"foreign_source", e.Source, "err", err)
 }
 
 // runProver does, every 30 s, what is not urgent: it proves topics, and looks again for what was absent.

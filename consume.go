@@ -37,12 +37,14 @@ type Consumer[X any] struct {
 	o        ConsumerOptions
 	handlers map[string]*handler[X]
 	topics   []driver.TopicSpec
+	known    names // the receiver's
 	err      error
 
 	// guarded by house.mu
 	lanes    []*consumerLane
 	inflight []*arrival // received and not acknowledged, in order of arrival
 	waiting  int        // arrivals in lanes, running ones included
+	swept    int        // those of them that come from the inbox
 	acks     []driver.Delivery
 	joined   map[string]time.Time // by source and topic; by topic alone: since when the queue is known to be subscribed
 	hung     []error
@@ -119,6 +121,15 @@ func (c *Consumer[X]) check() error {
 	return c.err
 }
 
+// topology is the consumer's queue with its subscriptions.
+func (c *Consumer[X]) topology() driver.Topology {
+	t := driver.Topology{Topics: c.topics, Queues: []driver.QueueSpec{{Name: c.name}}}
+	for _, topic := range c.topics {
+		t.Queues[0].Topics = append(t.Queues[0].Topics, topic.Name)
+	}
+	return t
+}
+
 // runLease is how long a row that is handled from the inbox is left alone by other sweeps.
 func (c *Consumer[X]) runLease() time.Duration { return c.o.Timeout + 2*handlerGrace }
 
@@ -134,10 +145,7 @@ func (c *Consumer[X]) bound() int {
 // run consumes until ctx ends, and returns when the handlers that were running have ended; patience cancels them. It calls
 // subscribed once its queue is there.
 func (c *Consumer[X]) run(ctx, patience context.Context, w world.World, subscribed func()) {
-	t := driver.Topology{Topics: c.topics, Queues: []driver.QueueSpec{{Name: c.name}}}
-	for _, topic := range c.topics {
-		t.Queues[0].Topics = append(t.Queues[0].Topics, topic.Name)
-	}
+	t := c.topology()
 	if !c.house.ensure(ctx, t) || !c.subscribed(ctx) {
 		return
 	}
@@ -194,21 +202,32 @@ func (c *Consumer[X]) runReceiver(ctx context.Context) {
 			continue
 		}
 		pause = retryFirst
-		c.accept(deliveries)
+		c.accept(ctx, deliveries)
 	}
 }
 
 // accept spreads what was received over the lanes.
-func (c *Consumer[X]) accept(deliveries []driver.Delivery) {
+func (c *Consumer[X]) accept(ctx context.Context, deliveries []driver.Delivery) {
 	now := c.house.w.Wall() // stands in for the times of foreign messages only
-	arrivals := make([]*arrival, len(deliveries))
+	arrivals, envelopes := make([]arrival, len(deliveries)), make([]envelope, len(deliveries))
 	for i := range deliveries {
-		arrivals[i] = arrive(&deliveries[i], now)
+		arrivals[i].arrive(&deliveries[i], &envelopes[i], &c.known, now)
+		if a := &arrivals[i]; a.event != nil && a.event.isCanary() {
+			c.house.answer(ctx, a.event, c.name)
+			a.canary = true
+		}
 	}
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
-	c.inflight = append(c.inflight, arrivals...)
-	for _, a := range arrivals {
+	for i := range arrivals {
+		a := &arrivals[i]
+		if a.canary {
+			a.over = true
+			c.acks = append(c.acks, *a.delivery)
+			c.acker.Set()
+			continue
+		}
+		c.inflight = append(c.inflight, a)
 		c.enqueue(a)
 	}
 }
@@ -222,6 +241,9 @@ func (c *Consumer[X]) enqueue(a *arrival) {
 	l := c.lanes[n%uint64(len(c.lanes))]
 	l.queue = append(l.queue, a)
 	c.waiting++
+	if a.delivery == nil {
+		c.swept++
+	}
 	l.wake.Set()
 }
 
@@ -232,11 +254,30 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *c
 		case stop:
 			return
 		case len(group) > 0:
+			start := w.Now()
 			c.process(ctx, patience, w, group)
+			if d := linger(len(group), c.o.Batch, w.Now().Sub(start)); d > 0 {
+				_ = w.Sleep(ctx, d)
+			}
 		default:
 			l.wake.Wait(ctx, -1)
 		}
 	}
+}
+
+const (
+	lingerTimes = 4
+	lingerMost  = 20 * time.Millisecond
+)
+
+// linger is how long to let the next batch gather, after one of n events, of at most most, took d. A transaction costs much
+// the same for one event as for many, so under load, when events come several at a time, fewer and larger ones serve more;
+// an event that came alone shows that there is no load, and a batch that is well filled needs no waiting.
+func linger(n, most int, d time.Duration) time.Duration {
+	if n <= 1 || n >= most/2 {
+		return 0
+	}
+	return min(lingerTimes*d, lingerMost)
 }
 
 // take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. When ctx has
@@ -276,7 +317,7 @@ func (c *Consumer[X]) batches(a *arrival) bool {
 
 // process handles a group until its outcome is in the database, waiting while that is away; or until ctx ends.
 func (c *Consumer[X]) process(ctx, patience context.Context, w world.World, group []*arrival) {
-	n := len(group)
+	n, swept := len(group), group[0].delivery == nil // which is then alone
 	for pause := retryFirst; len(group) > 0; pause = min(2*pause, retryMost) {
 		work, cancel := context.WithCancel(patience)
 		c.house.mu.Lock()
@@ -298,6 +339,11 @@ func (c *Consumer[X]) process(ctx, patience context.Context, w world.World, grou
 	}
 	c.house.mu.Lock()
 	c.waiting -= n
+	if swept {
+		if c.swept--; c.swept == 0 {
+			c.due.Set() // something may wait to be alone
+		}
+	}
 	c.house.mu.Unlock()
 	c.roomy.Set()
 }

@@ -2,6 +2,7 @@ package pabal
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,6 +35,7 @@ type Type[T any] struct {
 	topic   string
 	version string
 	key     func(T) string
+	bare    bool
 	err     error
 }
 
@@ -50,7 +52,7 @@ func Define[T any](name string, options ...TypeOption[T]) Type[T] {
 	for _, option := range options {
 		option(&t)
 	}
-	t.err = checkType(name)
+	t.err = t.check()
 	return t
 }
 
@@ -65,12 +67,24 @@ func Key[T any](of func(T) string) TypeOption[T] {
 // topic. A topic's name has 1 to 64 letters, digits, '-' and '_'.
 func (t Type[T]) On(topic string) Type[T] {
 	t.topic = topic
+	t.err = t.check()
 	return t
 }
 
 // Version returns the type with a version of its payload's schema, at most 64 bytes, which consumers may read.
 func (t Type[T]) Version(v string) Type[T] {
 	t.version = v
+	t.err = t.check()
+	return t
+}
+
+// Bare returns the type with messages whose body is the payload alone, for consumers that expect just that: a legacy
+// system that is moved one service at a time. What Pabal needs to know goes beside it, in four attributes: id, source, type
+// and times. There is no place for a position, headers, a version or a trace, so a bare type can have no key, and
+// Record refuses its events with headers. Its payload must be text that the broker carries.
+func (t Type[T]) Bare() Type[T] {
+	t.bare = true
+	t.err = t.check()
 	return t
 }
 
@@ -80,12 +94,22 @@ func (t Type[T]) Name() string { return t.name }
 // Topic returns the topic's name.
 func (t Type[T]) Topic() string { return t.topic }
 
+func (t Type[T]) topicSpec() driver.TopicSpec {
+	return driver.TopicSpec{Name: t.topic, Ordered: t.key != nil}
+}
+
 func (t Type[T]) check() error {
-	if t.err != nil {
-		return t.err
+	if err := checkType(t.name); err != nil {
+		return err
 	}
 	if err := checkName("topic of "+t.name, t.topic); err != nil {
 		return err
+	}
+	switch {
+	case t.bare && t.key != nil:
+		return fmt.Errorf("type %s is bare: its messages have no place for a position, so it can have no Key", t.name)
+	case t.bare && t.version != "":
+		return fmt.Errorf("type %s is bare: its messages have no place for a Version", t.name)
 	}
 	return within("version of "+t.name, "bytes", len(t.version), maxName, "")
 }
@@ -93,8 +117,12 @@ func (t Type[T]) check() error {
 // New makes an event of the type; [Client.Record] records it. A payload that does not encode, or a key that is empty or
 // too long, is Record's error.
 func (t Type[T]) New(data T) Event {
-	e := Event{event: driver.Event{Type: t.name, Topic: t.topic, Version: t.version}}
-	if e.err = t.check(); e.err != nil {
+	e := Event{event: driver.Event{Type: t.name, Topic: t.topic, Version: t.version, Bare: t.bare}}
+	if e.err = t.err; e.err != nil {
+		return e
+	}
+	if t.name == "" {
+		e.err = errors.New("event type is the zero Type: make it with Define")
 		return e
 	}
 	if t.key != nil {
@@ -108,6 +136,14 @@ func (t Type[T]) New(data T) Event {
 		e.err = fmt.Errorf("payload of %s does not encode: %w", t.name, e.err)
 	}
 	return e
+}
+
+// Decode reads a payload of the type, such as one that [Operator.Events] found.
+func (t Type[T]) Decode(payload []byte) (data T, err error) {
+	if err = decodePayload(payload, &data); err != nil {
+		err = fmt.Errorf("payload of %s does not decode: %w", t.name, err)
+	}
+	return data, err
 }
 
 // Event is a fact that happened, ready to be recorded. It is immutable.
@@ -160,16 +196,19 @@ func encodePayload(data any) (payload []byte, contentType string, err error) {
 	}
 }
 
-func decodePayload[T any](payload []byte) (data T, err error) {
-	switch p := any(&data).(type) {
+func decodePayload[T any](payload []byte, data *T) error {
+	switch p := any(data).(type) {
 	case *[]byte:
 		*p = payload
 	case *json.RawMessage:
+		if !json.Valid(payload) {
+			return errNotJSON
+		}
 		*p = payload
 	default:
-		err = json.Unmarshal(payload, &data)
+		return json.Unmarshal(payload, data)
 	}
-	return data, err
+	return nil
 }
 
 // encodeHeaders makes the JSON object that the store keeps, with names in order.
@@ -216,8 +255,10 @@ func checkKey(typ, key string) error {
 	switch {
 	case key == "":
 		return fmt.Errorf("key of %s is empty: an ordered type needs one for each event", typ)
-	case !utf8.ValidString(key) || strings.ContainsRune(key, 0):
+	case !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0:
 		return fmt.Errorf("key of %s: %q is not valid UTF-8 without U+0000", typ, key)
+	case len(key) <= maxKey:
+		return nil
 	}
 	return within("key of "+typ, "bytes", len(key), maxKey, "use a digest of it")
 }

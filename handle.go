@@ -39,8 +39,8 @@ func Handle[X, T any](
 	c.register(t.check(), t.topic, t.key != nil, &handler[X]{name: t.name,
 		call: func(ctx context.Context, tx X, arrivals []*arrival) error {
 			for _, a := range arrivals {
-				event, err := receive[T](a)
-				if err != nil {
+				var event Received[T]
+				if err := event.take(a); err != nil {
 					return err
 				}
 				if err := handle(ctx, tx, event); err != nil {
@@ -61,8 +61,7 @@ func HandleBatch[X, T any](
 		call: func(ctx context.Context, tx X, arrivals []*arrival) error {
 			events := make([]Received[T], len(arrivals))
 			for i, a := range arrivals {
-				var err error
-				if events[i], err = receive[T](a); err != nil {
+				if err := events[i].take(a); err != nil {
 					return err
 				}
 			}
@@ -70,24 +69,20 @@ func HandleBatch[X, T any](
 		}})
 }
 
-// receive makes what the handler gets.
-func receive[T any](a *arrival) (Received[T], error) {
+// take makes r what the handler gets of an arrival.
+func (r *Received[T]) take(a *arrival) error {
 	e := a.event
-	r := Received[T]{
-		ID: e.ID, Source: e.Source, Topic: e.Topic, Type: e.Type, Version: e.Version, Key: e.Key, Position: e.Position,
-		RecordedAt: e.RecordedAt, Attempt: a.row.Failures + 1, Job: e.Job,
-	}
+	r.ID, r.Source, r.Topic, r.Type, r.Version = e.ID, e.Source, e.Topic, e.Type, e.Version
+	r.Key, r.Position, r.RecordedAt, r.Attempt, r.Job = e.Key, e.Position, e.RecordedAt, a.row.Failures+1, e.Job
 	if len(e.Headers) > 0 {
 		if err := json.Unmarshal(e.Headers, &r.Headers); err != nil {
-			return r, fmt.Errorf("headers of %s do not decode: %w", e.Type, err)
+			return fmt.Errorf("headers of %s do not decode: %w", e.Type, err)
 		}
 	}
-	data, err := decodePayload[T](e.Payload)
-	if err != nil {
-		return r, fmt.Errorf("payload of %s does not decode: %w", e.Type, err)
+	if err := decodePayload(e.Payload, &r.Data); err != nil {
+		return fmt.Errorf("payload of %s does not decode: %w", e.Type, err)
 	}
-	r.Data = data
-	return r, nil
+	return nil
 }
 
 // errHung: a handler ignored its cancelled context; it is still running.
@@ -131,21 +126,24 @@ type arrival struct {
 	event    *envelope        // nil: unreadable
 	delivery *driver.Delivery // nil: it comes from the inbox
 	started  int              // from the inbox: the row's starts, which fence off what came later
+	canary   bool             // answered already, and no event
 	over     bool             // acknowledged, given back, or no longer ours; guarded by mu
 	cancel   context.CancelFunc
 }
 
-// arrive makes an arrival of a message.
-func arrive(d *driver.Delivery, now time.Time) *arrival {
-	a := &arrival{delivery: d}
-	e, err := decode(d.Body)
-	if err != nil {
+// arrive makes a an arrival of a message, decoded into e.
+func (a *arrival) arrive(d *driver.Delivery, e *envelope, known *names, now time.Time) {
+	a.delivery = d
+	if err := e.read(d, known); err != nil {
 		a.row = driver.Row{ID: digest(d.Body), RecordedAt: now, SentAt: now, Body: d.Body, LastError: reason(reasonUnread, err)}
-		return a
+		return
 	}
 	a.event = e
-	a.row = e.row(d.Body, now)
-	return a
+	body := d.Body
+	if e.Bare {
+		body = e.append(nil) // what may be kept in the inbox has an envelope
+	}
+	a.row = e.row(body, now)
 }
 
 // arriveAgain makes an arrival of an inbox row.

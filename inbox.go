@@ -125,16 +125,22 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 	p.follow(most)
 	resume := group[0].started == 0 && work[0].started > 0
 	chunks := p.finished()
+	called := false
 	for i := range chunks {
 		ch := &chunks[i]
 		if len(ch.save.Rows)+len(ch.save.Cursors) > 0 {
-			if err := c.inbox.Save(ctx, tx, ch.save); err != nil {
+			err := c.inbox.Save(ctx, tx, ch.save)
+			if err != nil && called { // perhaps the handler before has ended the transaction: apart, it will show
+				return result{failed: fmt.Errorf("save after a handler: %w", err)}
+			}
+			if err != nil {
 				return result{err: fmt.Errorf("save: %w", err)}
 			}
 		}
 		if ch.handler == nil {
 			continue
 		}
+		called = true
 		if err := c.call(ctx, w, ch.handler, tx, ch.arrivals); err != nil {
 			if errors.Is(err, errHung) {
 				how = driver.Abandon
@@ -160,19 +166,15 @@ func (c *Consumer[X]) finishTx(ctx context.Context, tx X, how driver.Ending) err
 	return c.inbox.End(call, tx, how)
 }
 
+// keysOf returns the distinct cursor keys of rows with a position, in order of appearance.
 func keysOf(rows []driver.Row) []driver.CursorKey {
 	var keys []driver.CursorKey
-next:
+	seen := make(map[driver.CursorKey]bool, len(rows))
 	for i := range rows {
-		if rows[i].Position == 0 {
-			continue
+		if key := rows[i].CursorKey; rows[i].Position != 0 && !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
 		}
-		for _, key := range keys {
-			if key == rows[i].CursorKey {
-				continue next
-			}
-		}
-		keys = append(keys, rows[i].CursorKey)
 	}
 	return keys
 }
@@ -312,17 +314,20 @@ func retryAfter(failures int, random uint64) time.Duration {
 	return d - time.Duration(random%uint64(d/10))
 }
 
-// dueRows decides which rows the inbox sweep takes: an event that was started often without an outcome alone, and not at
-// all once it was started too often.
-func dueRows(now time.Time, rows []driver.Row, lease time.Duration) []driver.Row {
+// dueRows decides which rows the inbox sweep takes: an event that was started often without an outcome alone, once nothing
+// else is handled from the inbox (busy), lest others that die with it count as its like; and not at all once it was
+// started too often.
+func dueRows(now time.Time, rows []driver.Row, lease time.Duration, busy bool) []driver.Row {
 	var taken []driver.Row
-	for _, row := range rows {
+	for i, row := range rows {
 		switch {
 		case row.State != driver.Held:
 			continue
 		case row.Started >= startedMax:
 			row.State, row.Reason, row.NextAt, row.Started = driver.Parked, reasonCrashed, time.Time{}, 0
-		case row.Started >= startedAlone && len(taken) > 0:
+		case row.Started >= startedAlone && busy && i == 0:
+			return nil // it is its turn: nothing else begins before it
+		case row.Started >= startedAlone && (busy || len(taken) > 0):
 			continue
 		default:
 			row.Started++
@@ -339,16 +344,18 @@ func dueRows(now time.Time, rows []driver.Row, lease time.Duration) []driver.Row
 // runSweep hands the rows of the inbox that are due to the lanes: next tries, joins, what a crash left behind.
 func (c *Consumer[X]) runSweep(ctx context.Context) {
 	h := c.house
+	alone := false // what was taken last has to be alone
 	for ctx.Err() == nil {
 		h.mu.Lock()
-		room := c.bound() - c.waiting
+		room, busy := c.bound()-c.waiting, c.swept > 0
 		h.mu.Unlock()
-		if room > 0 {
-			rows, err := c.dueNow(ctx, min(room, successorsMax))
+		if room > 0 && !(alone && busy) {
+			rows, err := c.dueNow(ctx, min(room, successorsMax), busy)
 			if err != nil && ctx.Err() == nil {
 				h.log.Warn("inbox cannot be swept, trying again", "consumer", c.name, "err", err)
 			}
 			if err == nil && len(rows) > 0 {
+				alone = rows[len(rows)-1].Started > startedAlone
 				c.sweepOut(rows)
 				continue
 			}
@@ -357,11 +364,11 @@ func (c *Consumer[X]) runSweep(ctx context.Context) {
 	}
 }
 
-func (c *Consumer[X]) dueNow(ctx context.Context, limit int) ([]driver.Row, error) {
+func (c *Consumer[X]) dueNow(ctx context.Context, limit int, busy bool) ([]driver.Row, error) {
 	call, cancel := c.house.w.Deadline(ctx, c.house.o.Lease)
 	defer cancel()
 	return c.inbox.Due(call, driver.InboxSelection{Consumer: c.name, Limit: limit,
-		Decide: func(now time.Time, rows []driver.Row) []driver.Row { return dueRows(now, rows, c.runLease()) }})
+		Decide: func(now time.Time, rows []driver.Row) []driver.Row { return dueRows(now, rows, c.runLease(), busy) }})
 }
 
 func (c *Consumer[X]) sweepOut(rows []driver.Row) {

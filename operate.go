@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,6 +18,7 @@ import (
 
 const (
 	statusList  = 20               // events or rows of a kind that status lists
+	statusRead  = 200              // rows of an inbox that it looks at
 	lateAfter   = time.Minute      // unconfirmed for longer
 	heldShown   = 30 * time.Second // held for longer
 	operateTime = 30 * time.Second
@@ -98,7 +100,7 @@ func (o *Operator) Status(ctx context.Context) (*Status, error) {
 		s.Troubles = append(s.Troubles, eventTrouble(f))
 	}
 	for _, c := range parked.Consumers {
-		if err := o.statusOf(ctx, s, c.Consumer); err != nil {
+		if err := o.statusOf(ctx, s, c); err != nil {
 			return nil, err
 		}
 	}
@@ -106,21 +108,48 @@ func (o *Operator) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-func (o *Operator) statusOf(ctx context.Context, s *Status, consumer string) error {
+func (o *Operator) statusOf(ctx context.Context, s *Status, c driver.ConsumerCounts) error {
+	kept := map[uuid.UUID]bool{} // here, whatever their successors wait for
 	for _, state := range []driver.RowState{driver.Parked, driver.Held} {
-		r, err := o.inbox.Read(ctx, driver.InboxQuery{Consumer: consumer, Rows: &driver.RowFilter{State: state, Limit: statusList}})
-		if err != nil {
-			return fmt.Errorf("read inbox of %s: %w", consumer, err)
+		if state == driver.Held && (c.Held == 0 || s.Now.Sub(c.OldestHeld) < heldShown) {
+			continue
 		}
-		for i := range r.Rows {
-			row := &r.Rows[i]
-			if state == driver.Held && r.Now.Sub(row.ReceivedAt) < heldShown {
-				continue
-			}
-			s.Inbox = append(s.Inbox, *row)
-			s.Troubles = append(s.Troubles, rowTrouble(consumer, row))
+		r, err := o.inbox.Read(ctx, driver.InboxQuery{Consumer: c.Consumer, Rows: &driver.RowFilter{State: state, Limit: statusRead}})
+		if err != nil {
+			return fmt.Errorf("read inbox of %s: %w", c.Consumer, err)
+		}
+		s.list(c, state, r, kept)
+	}
+	return o.statusOfOverflowing(ctx, s, c.Consumer)
+}
+
+// list adds the rows of one state that an operator should know. A row behind another one that is kept is no trouble of its
+// own: it goes on with that one.
+func (s *Status) list(c driver.ConsumerCounts, state driver.RowState, r driver.InboxReading, kept map[uuid.UUID]bool) {
+	listed := 0
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		behind := kept[row.Prev.ID] && row.Failures == 0 && state == driver.Held
+		kept[row.ID] = true
+		if state == driver.Held && r.Now.Sub(row.ReceivedAt) < heldShown || listed == statusList {
+			continue
+		}
+		listed++
+		s.Inbox = append(s.Inbox, *row)
+		if !behind {
+			s.Troubles = append(s.Troubles, rowTrouble(c.Consumer, row))
 		}
 	}
+	if state == driver.Held && listed == 0 { // the old ones are further down than was read
+		s.Troubles = append(s.Troubles, Trouble{
+			What:    fmt.Sprintf("%s: of %d events that are held one has been for long", c.Consumer, c.Held),
+			Since:   c.OldestHeld,
+			Command: "pabal status   # again, once fewer are held",
+		})
+	}
+}
+
+func (o *Operator) statusOfOverflowing(ctx context.Context, s *Status, consumer string) error {
 	r, err := o.inbox.Read(ctx, driver.InboxQuery{Consumer: consumer, Overflowing: true})
 	if err != nil {
 		return fmt.Errorf("read overflowing keys of %s: %w", consumer, err)
@@ -213,9 +242,12 @@ func (o *Operator) order(ctx context.Context, ids []uuid.UUID, skip bool) (int, 
 	if err != nil || len(found) == 0 {
 		return 0, err
 	}
-	refs := make([]driver.Ref, len(found))
+	var refs, bare []driver.Ref
 	for i := range found {
-		refs[i] = found[i].Event.Ref()
+		e := &found[i].Event
+		if refs = append(refs, e.Ref()); skip && e.Bare {
+			bare = append(bare, e.Ref())
+		}
 	}
 	claimed, err := o.store.Claim(ctx, driver.Selection{IDs: refs,
 		Decide: func(now time.Time, rows []driver.Pending) []driver.Decision {
@@ -223,10 +255,16 @@ func (o *Operator) order(ctx context.Context, ids []uuid.UUID, skip bool) (int, 
 			for i, row := range rows {
 				row.DueAt, row.Failures, row.Crashes = now, 0, 0
 				row.Claims++ // whoever has it now writes no more
+				if slices.ContainsFunc(bare, func(r driver.Ref) bool { return r.ID == row.ID }) {
+					row.DueAt, row.LastError = time.Time{}, "skipped"
+				}
 				decisions[i] = driver.Decision{Pending: row, Skip: skip}
 			}
 			return decisions
 		}})
+	if err == nil && len(bare) > 0 { // a bare message cannot say that it is a skip: nothing is published
+		_, err = o.store.Confirm(ctx, bare)
+	}
 	return len(claimed), err
 }
 

@@ -100,6 +100,10 @@ type keyState struct {
 	waiting []driver.Row // by position
 	count   int          // of held rows, those not loaded included
 	moved   bool
+	chunk   int // the planner's last that saves the cursor, from 1
+	saved   int // where in that
+
+	lastLoaded uuid.UUID // of waiting, when there may be more; else zero
 }
 
 // waitingBelow reports whether a row waits between the cursor and the position.

@@ -83,15 +83,17 @@ func TestDueRowsIsolateWhatCrashes(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		rows  []driver.Row
+		busy  bool
 		taken []int // their new starts; 0: parked
 	}{
-		{"all that never crashed go together", []driver.Row{held(0), held(0), held(1)}, []int{1, 1, 2}},
-		{"one that crashed four times goes alone", []driver.Row{held(4), held(0)}, []int{5}},
-		{"and only when it is its turn", []driver.Row{held(0), held(4), held(0)}, []int{1, 1}},
-		{"at ten it is parked unrun", []driver.Row{held(10), held(0)}, []int{0, 1}},
+		{"all that never crashed go together", []driver.Row{held(0), held(0), held(1)}, true, []int{1, 1, 2}},
+		{"one that crashed four times goes alone", []driver.Row{held(4), held(0)}, false, []int{5}},
+		{"and only when it is its turn", []driver.Row{held(0), held(4), held(0)}, false, []int{1, 1}},
+		{"then nothing begins before it", []driver.Row{held(4), held(0)}, true, nil},
+		{"at ten it is parked unrun", []driver.Row{held(10), held(0)}, true, []int{0, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			taken := dueRows(now, c.rows, time.Minute)
+			taken := dueRows(now, c.rows, time.Minute, c.busy)
 			if len(taken) != len(c.taken) {
 				t.Fatalf("took %d rows, want %d", len(taken), len(c.taken))
 			}

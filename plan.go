@@ -28,6 +28,7 @@ type planner[X any] struct {
 	c      *Consumer[X]
 	loaded *driver.Loaded
 	keys   []driver.CursorKey
+	index  map[driver.CursorKey]int // of keys, where they are many
 	states []keyState
 	chunks []chunk[X]
 	first  driver.Save // what is saved whatever the handlers do
@@ -39,11 +40,28 @@ func newPlanner[X any](c *Consumer[X], keys []driver.CursorKey, loaded *driver.L
 	p := &planner[X]{c: c, loaded: loaded, keys: keys, states: make([]keyState, len(keys))}
 	for i := range keys {
 		p.states[i] = keyState{cursor: loaded.Cursors[i], waiting: loaded.Waiting[i], count: loaded.WaitingCount[i]}
+		if n := len(loaded.Waiting[i]); n > successorsMax {
+			p.states[i].lastLoaded = loaded.Waiting[i][n-1].ID
+		}
+	}
+	if len(keys) > fewKeys {
+		p.index = make(map[driver.CursorKey]int, len(keys))
+		for i := range keys {
+			p.index[keys[i]] = i
+		}
 	}
 	return p
 }
 
+const fewKeys = 8 // are found faster by looking at each
+
 func (p *planner[X]) state(key driver.CursorKey) *keyState {
+	if p.index != nil {
+		if i, ok := p.index[key]; ok {
+			return &p.states[i]
+		}
+		return nil
+	}
 	for i := range p.keys {
 		if p.keys[i] == key {
 			return &p.states[i]
@@ -151,7 +169,12 @@ func (p *planner[X]) step(a *arrival, k *keyState) {
 	if k != nil {
 		k.advance(&a.row)
 		k.drop(a.row.ID)
-		ch.save.Cursors = putCursor(ch.save.Cursors, k.cursor)
+		if k.chunk == len(p.chunks) {
+			ch.save.Cursors[k.saved] = k.cursor
+		} else {
+			k.chunk, k.saved = len(p.chunks), len(ch.save.Cursors)
+			ch.save.Cursors = append(ch.save.Cursors, k.cursor)
+		}
 	}
 }
 
@@ -200,7 +223,8 @@ func (p *planner[X]) finish(row *driver.Row) {
 }
 
 // follow places what waits behind cursors that moved, lowest first, at most most rows in all; the lowest that could
-// have gone on is made due at once, so that it goes on whatever happens to this process.
+// have gone on is made due at once, so that it goes on whatever happens to this process. So is the last one that was
+// loaded, for more may wait behind it.
 func (p *planner[X]) follow(most int) {
 	for i := range p.states {
 		k := &p.states[i]
@@ -213,7 +237,7 @@ func (p *planner[X]) follow(most int) {
 			if placed == toHold {
 				break
 			}
-			if placed == toHandle && most == 0 {
+			if placed == toHandle && most == 0 || row.ID == k.lastLoaded {
 				p.dueNow(*row)
 				break
 			}

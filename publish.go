@@ -21,6 +21,7 @@ const (
 	leaseMargin   = 3 * time.Second  // an acceptance is written when less of its lease is left
 	missesMax     = 5                // calls in a row without an acceptance: the topic does not accept
 	backoffFirst  = 10 * time.Second // after the first again
+	passedMax     = 1000             // entries of other topics that a batch passes over
 	settleBatch   = 1000
 	settleMax     = 50_000 // verdicts kept while the database is away; the oldest are forgotten: their leases end
 )
@@ -246,21 +247,26 @@ func (p *publisher) take(ctx context.Context, l *lane) (batch []entry, idle bool
 	if p.limits.BatchBytes > 0 {
 		bytes = p.limits.BatchBytes
 	}
-	name, full := l.entries[0].event.Topic, false
-	rest := l.entries[:0]
-	for i := range l.entries {
-		e := l.entries[i]
-		size := sizeOnWire(&e.event) + envelopeRoom
-		full = full || len(batch) == most || len(batch) > 0 && size > bytes
-		if full || e.event.Topic != name {
-			rest = append(rest, e)
+	name := l.entries[0].event.Topic
+	var others []entry // of other topics, passed over
+	n := 0
+	for ; n < len(l.entries) && len(batch) < most && len(others) < passedMax; n++ {
+		e := &l.entries[n]
+		if e.event.Topic != name {
+			others = append(others, *e)
 			continue
 		}
+		size := sizeOnWire(&e.event) + envelopeRoom
+		if len(batch) > 0 && size > bytes {
+			break
+		}
 		bytes -= size
-		batch = append(batch, e)
+		batch = append(batch, *e)
 	}
-	clear(l.entries[len(rest):])
-	l.entries = rest
+	left := n - len(others)
+	copy(l.entries[left:n], others)
+	clear(l.entries[:left])
+	l.entries = l.entries[left:]
 	p.queued -= len(batch)
 	return batch, true
 }
@@ -545,12 +551,17 @@ func (p *publisher) settle(ctx context.Context, batch []driver.Settlement) {
 	p.bound()
 }
 
-// message encodes an envelope for the broker.
+const uuidLength = 36
+
+// message encodes an envelope for the broker. dedup begins with its id: see [dedup].
 func (e *envelope) message(dedup string) driver.Message {
+	if e.Bare {
+		return e.bareMessage(dedup)
+	}
 	return driver.Message{
 		ID: e.ID, Dedup: dedup, Group: e.Key, Body: e.append(make([]byte, 0, 640+len(e.Payload)+len(e.Key))),
 		Attributes: []driver.Attribute{
-			{Name: "id", Value: e.ID.String()}, {Name: "source", Value: e.Source}, {Name: "type", Value: e.Type},
+			{Name: "id", Value: dedup[:uuidLength]}, {Name: "source", Value: e.Source}, {Name: "type", Value: e.Type},
 		},
 	}
 }

@@ -67,23 +67,48 @@ func (c *Client[X]) prepare(ctx context.Context, events []Event) ([]driver.Event
 			return nil, fmt.Errorf("record: event %d is the zero Event: make events with Type.New", i)
 		}
 		headers, err := encodeHeaders(e.event.Type, e.headers)
+		if err == nil && e.event.Bare {
+			err = checkBare(&e.event, headers)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
 		rows[i] = e.event
 		rows[i].ID = newID(c.house.w)
 		rows[i].Headers = headers
-		rows[i].Traceparent = traceparent
-		if limits := c.house.limits; limits.Message > 0 {
-			err = within("size of "+e.event.Type+" on the wire", "bytes", sizeOnWire(&rows[i])+envelopeRoom,
-				limits.Message, "store the payload elsewhere and record a reference to it")
+		if !e.event.Bare {
+			rows[i].Traceparent = traceparent
 		}
-		if err == nil {
-			err = within("topic of "+e.event.Type, "bytes", len(e.event.Topic), c.house.limits.Name, "the broker's limit")
-		}
-		if err != nil {
+		if err := c.checkSize(&rows[i]); err != nil {
 			return nil, fmt.Errorf("record: %w", err)
 		}
 	}
 	return rows, nil
+}
+
+// checkBare refuses what a message without envelope cannot carry.
+func checkBare(e *driver.Event, headers []byte) error {
+	switch {
+	case len(headers) > 0:
+		return fmt.Errorf("headers of %s: a bare type has no place for them", e.Type)
+	case len(e.Payload) == 0:
+		return fmt.Errorf("payload of %s is empty: a bare type has nothing else to send", e.Type)
+	case !carried(e.Payload):
+		return fmt.Errorf("payload of %s holds bytes that not every broker carries: a bare type needs UTF-8 text without "+
+			"control characters, U+FFFE and U+FFFF", e.Type)
+	}
+	return nil
+}
+
+// checkSize holds an event against what the broker takes.
+func (c *Client[X]) checkSize(e *driver.Event) error {
+	limits := &c.house.limits
+	if size := sizeOnWire(e) + envelopeRoom; limits.Message > 0 && size > limits.Message {
+		return within("size of "+e.Type+" on the wire", "bytes", size, limits.Message,
+			"store the payload elsewhere and record a reference to it")
+	}
+	if limits.Name > 0 && len(e.Topic) > limits.Name {
+		return within("topic of "+e.Type, "bytes", len(e.Topic), limits.Name, "the broker's limit")
+	}
+	return nil
 }

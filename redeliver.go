@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -122,7 +123,7 @@ func (r *redeliverer) send(
 			if e.Topic != topic || end > start && r.limits.BatchBytes > 0 && bytes > r.limits.BatchBytes {
 				break
 			}
-			if spec.Again {
+			if spec.Again && !e.Bare { // a bare message has no place for the job: it only fills holes
 				e.Job = job.ID
 				if e.Prev, err = r.previous(ctx, spec, &e.Event, last); err != nil {
 					return sent, err
@@ -186,4 +187,7 @@ func (r *redeliverer) previous(
 }
 
 // dedup is the deduplication id towards the broker: a further claim is never swallowed as a copy of an earlier one.
-func dedup(id uuid.UUID, claims int) string { return fmt.Sprintf("%s/%d", id, claims) }
+func dedup(id uuid.UUID, claims int) string {
+	b := append(appendUUID(make([]byte, 0, 48), id), '/')
+	return string(strconv.AppendInt(b, int64(claims), 10))
+}

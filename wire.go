@@ -20,7 +20,7 @@ import (
 // only encoder and decoder. Fields are added, never changed; a reader ignores what it does not know.
 //
 // Extensions: topic, position, previd, prevposition, prevtime, sentat, traceparent, headers (a JSON object in a string,
-// for CloudEvents has no nested values), skipped, job. Numbers are strings: a CloudEvents integer has 32 bits.
+// for CloudEvents has no nested values), skipped, job, replyto (canary.go). Numbers are strings: a CloudEvents integer has 32 bits.
 
 const (
 	contentJSON   = "application/json"
@@ -38,6 +38,7 @@ type envelope struct {
 	Source  string
 	SentAt  time.Time
 	Job     uuid.UUID // with a job, Prev is the previous event within job and key
+	ReplyTo string    // of a canary: the queue that waits for its answer
 	foreign bool      // not from Pabal: no order, no confirmation
 }
 
@@ -67,6 +68,9 @@ func (e *envelope) append(b []byte) []byte {
 	if e.Job != uuid.Nil {
 		b = append(b, `,"job":"`...)
 		b = append(appendUUID(b, e.Job), '"')
+	}
+	if e.ReplyTo != "" {
+		b = appendField(b, `,"replyto":`, e.ReplyTo)
 	}
 	if e.Version != "" {
 		b = appendField(b, `,"dataversion":`, e.Version)
@@ -115,15 +119,23 @@ func appendLegal(b, text []byte) []byte {
 
 func appendField(b []byte, name, value string) []byte {
 	b = append(b, name...)
-	for i := range len(value) {
-		if c := value[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			quoted, _ := json.Marshal(value) // a string always encodes
-			return appendLegal(b, quoted)
-		}
+	if !plain(value) {
+		quoted, _ := json.Marshal(value) // a string always encodes
+		return appendLegal(b, quoted)
 	}
 	b = append(b, '"')
 	b = append(b, value...)
 	return append(b, '"')
+}
+
+// plain reports whether a text stands in JSON as it is.
+func plain(value string) bool {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 func appendUUID(b []byte, id uuid.UUID) []byte {
@@ -144,8 +156,15 @@ func sizeOnWire(e *driver.Event) int {
 	} else {
 		size += 3 * bytes.Count(e.Payload, []byte("\xef\xbf"))
 	}
-	return size + 2*(len(e.Type)+len(e.Topic)) + len(e.Version) +
-		len(appendField(nil, "", e.Key)) + len(appendField(nil, "", string(e.Headers)))
+	return size + 2*(len(e.Type)+len(e.Topic)) + len(e.Version) + sizeOfField(e.Key) + sizeOfField(string(e.Headers))
+}
+
+// sizeOfField is the length of a JSON string, to which appendField makes it.
+func sizeOfField(value string) int {
+	if plain(value) {
+		return len(value) + 2
+	}
+	return len(appendField(nil, "", value))
 }
 
 // errUnreadable is wrapped by every error of decode.
@@ -153,34 +172,40 @@ var errUnreadable = errors.New("unreadable message")
 
 // decode reads a message's body. The result shares memory with it.
 func decode(body []byte) (*envelope, error) {
-	if !utf8.Valid(body) || !json.Valid(body) {
-		return nil, fmt.Errorf("%w: not JSON", errUnreadable)
+	e := &envelope{}
+	return e, e.decode(body, nil)
+}
+
+// decode reads a message's body into e, which shares memory with it afterwards.
+func (e *envelope) decode(body []byte, known *names) error {
+	if !utf8.Valid(body) {
+		return fmt.Errorf("%w: not UTF-8", errUnreadable)
 	}
-	var d decoder
+	d := decoder{envelope: e, known: known}
 	d.object(body)
-	e := &d.envelope
 	switch {
 	case d.err != nil:
-		return nil, fmt.Errorf("%w: %w", errUnreadable, d.err)
+		return fmt.Errorf("%w: %w", errUnreadable, d.err)
 	case d.spec != "1.0":
-		return nil, fmt.Errorf("%w: CloudEvents specversion %q, not 1.0", errUnreadable, d.spec)
-	case d.id == "" || e.Source == "" || e.Type == "":
-		return nil, fmt.Errorf("%w: id, source or type is missing", errUnreadable)
+		return fmt.Errorf("%w: CloudEvents specversion %q, not 1.0", errUnreadable, d.spec)
+	case d.noID() || e.Source == "" || e.Type == "":
+		return fmt.Errorf("%w: id, source or type is missing", errUnreadable)
 	}
-	id, err := uuid.Parse(d.id)
-	e.foreign = err != nil || e.Topic == "" || e.RecordedAt.IsZero() || e.SentAt.IsZero()
+	e.foreign = d.id != "" || e.Topic == "" || e.RecordedAt.IsZero() || e.SentAt.IsZero()
 	if e.foreign {
+		if d.id == "" { // it was a UUID
+			d.id = e.ID.String()
+		}
 		e.ID, e.Position, e.Prev, e.Job = digest([]byte(d.id)), 0, driver.Ref{}, uuid.Nil
-		return e, nil
+		return nil
 	}
-	e.ID = id
 	switch prev := e.Prev; {
 	case e.Position != 0 && e.Key == "":
-		return nil, fmt.Errorf("%w: a position without subject", errUnreadable)
+		return fmt.Errorf("%w: a position without subject", errUnreadable)
 	case prev != (driver.Ref{}) && (e.Position == 0 || prev.IsZero() || prev.Position == 0 || prev.RecordedAt.IsZero()):
-		return nil, fmt.Errorf("%w: half a reference to the event before", errUnreadable)
+		return fmt.Errorf("%w: half a reference to the event before", errUnreadable)
 	}
-	return e, nil
+	return nil
 }
 
 // digest makes an id of bytes that have none of their own: the first half of their SHA-256, marked as a version 8 UUID.
@@ -194,43 +219,103 @@ func digest(b []byte) uuid.UUID {
 
 // decoder collects the members of the outermost object.
 type decoder struct {
-	envelope envelope
-	spec, id string
+	envelope *envelope
+	known    *names
+	spec     string
+	id       string // where it is no UUID
 	err      error
 }
 
-// object walks over the members of a JSON object that is known to be valid.
+func (d *decoder) noID() bool { return d.id == "" && d.envelope.ID == uuid.Nil }
+
+// names keeps one copy of each of the few names that come in every message. It is not safe for concurrent use.
+type names struct{ known map[string]string }
+
+const namesMax = 1000
+
+func (n *names) of(b []byte) string {
+	if n == nil {
+		return string(b)
+	}
+	if name, ok := n.known[string(b)]; ok {
+		return name
+	}
+	name := string(b)
+	if n.known == nil {
+		n.known = map[string]string{}
+	}
+	if len(n.known) < namesMax {
+		n.known[name] = name
+	}
+	return name
+}
+
+var errNotJSON = errors.New("not JSON")
+
+// object walks over the members of a JSON object. Inside of values it only looks for their ends: whether a payload is
+// valid is found out by whoever decodes it.
 func (d *decoder) object(b []byte) {
-	b = bytes.TrimLeft(b, " \t\r\n")
+	b = afterSpace(b)
 	if len(b) == 0 || b[0] != '{' {
 		d.err = errors.New("not a JSON object")
 		return
 	}
-	b = b[1:]
-	for d.err == nil {
-		b = bytes.TrimLeft(b, " \t\r\n,")
-		if b[0] == '}' {
+	b = afterSpace(b[1:])
+	for first := true; d.err == nil; first = false {
+		if len(b) > 0 && b[0] == '}' {
+			if len(afterSpace(b[1:])) > 0 {
+				d.err = errNotJSON
+			}
 			return
 		}
+		if !first {
+			if b = after(b, ','); b == nil {
+				break
+			}
+		}
 		n := valueEnd(b)
+		if n < 2 || b[0] != '"' {
+			break
+		}
 		name := b[1 : n-1]
-		b = bytes.TrimLeft(b[n:], " \t\r\n:")
-		n = valueEnd(b)
+		if b = after(b[n:], ':'); b == nil {
+			break
+		}
+		if n = valueEnd(b); n <= 0 {
+			break
+		}
 		d.member(name, b[:n])
-		b = b[n:]
+		b = afterSpace(b[n:])
+	}
+	if d.err == nil {
+		d.err = errNotJSON
 	}
 }
 
-// valueEnd returns the length of the JSON value at the start of b.
+// afterSpace drops what JSON takes for space from the start of b.
+func afterSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\n' || b[0] == '\t' || b[0] == '\r') {
+		b = b[1:]
+	}
+	return b
+}
+
+// after drops c, and the space around it, from the start of b; nil if b does not begin with c.
+func after(b []byte, c byte) []byte {
+	if b = afterSpace(b); len(b) == 0 || b[0] != c {
+		return nil
+	}
+	return afterSpace(b[1:])
+}
+
+// valueEnd returns the length of the JSON value at the start of b; -1 if it does not end.
 func valueEnd(b []byte) int {
 	depth := 0
 	for i := 0; i < len(b); i++ {
 		switch b[i] {
 		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
+			if i = stringEnd(b, i+1); i < 0 {
+				return -1
 			}
 		case '{', '[':
 			depth++
@@ -241,30 +326,47 @@ func valueEnd(b []byte) int {
 			if depth > 0 {
 				continue
 			}
-			for i+1 < len(b) && bytes.IndexByte([]byte(",}] \t\r\n"), b[i+1]) < 0 {
+			for i+1 < len(b) && endsWord[b[i+1]] == 0 {
 				i++
 			}
 		}
-		if depth == 0 {
-			return i + 1
+		if depth <= 0 {
+			return i + 1 + depth // a bracket that closes nothing is no value
 		}
 	}
-	return len(b)
+	return -1
+}
+
+var endsWord = [256]byte{',': 1, '}': 1, ']': 1, ':': 1, '"': 1, ' ': 1, '\n': 1, '\t': 1, '\r': 1}
+
+// stringEnd returns where the quotation mark is that ends a string; -1 without one, or at a control character.
+func stringEnd(b []byte, i int) int {
+	for ; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			return i
+		case c == '\\':
+			i++
+		case c < ' ':
+			return -1
+		}
+	}
+	return -1
 }
 
 func (d *decoder) member(name, value []byte) {
-	e := &d.envelope
+	e := d.envelope
 	switch string(name) {
 	case "specversion":
-		d.spec = d.text(value)
+		d.spec = d.name(value)
 	case "id":
-		d.id = d.text(value)
+		d.identify(value)
 	case "source":
-		e.Source = d.text(value)
+		e.Source = d.name(value)
 	case "type":
-		e.Type = d.text(value)
+		e.Type = d.name(value)
 	case "topic":
-		e.Topic = d.text(value)
+		e.Topic = d.name(value)
 	case "subject":
 		e.Key = d.text(value)
 	case "time":
@@ -281,6 +383,8 @@ func (d *decoder) member(name, value []byte) {
 		e.SentAt = d.time(value)
 	case "job":
 		e.Job = d.uuid(value)
+	case "replyto":
+		e.ReplyTo = d.text(value)
 	case "traceparent":
 		e.Traceparent = d.text(value)
 	case "headers":
@@ -288,9 +392,9 @@ func (d *decoder) member(name, value []byte) {
 	case "skipped":
 		e.Skipped = string(value) == "true"
 	case "dataversion":
-		e.Version = d.text(value)
+		e.Version = d.name(value)
 	case "datacontenttype":
-		e.ContentType = d.text(value)
+		e.ContentType = d.name(value)
 	case "data":
 		e.Payload = value
 	case "data_base64":
@@ -313,6 +417,24 @@ func (d *decoder) text(value []byte) string {
 	return s
 }
 
+// name reads one of the texts that come in every message.
+func (d *decoder) name(value []byte) string {
+	if value[0] == '"' && bytes.IndexByte(value, '\\') < 0 {
+		return d.known.of(value[1 : len(value)-1])
+	}
+	return d.text(value)
+}
+
+// identify reads the id, which only programs other than Pabal write as anything but a UUID.
+func (d *decoder) identify(value []byte) {
+	d.envelope.ID, d.id = uuid.Nil, ""
+	if id, err := uuid.ParseBytes(bytes.Trim(value, `"`)); err == nil && len(value) == len(`""`)+36 {
+		d.envelope.ID = id
+		return
+	}
+	d.id = d.text(value)
+}
+
 func (d *decoder) number(value []byte) int64 {
 	n, err := strconv.ParseInt(string(bytes.Trim(value, `"`)), 10, 64)
 	if err == nil && n < 1 {
@@ -333,8 +455,8 @@ func (d *decoder) uuid(value []byte) uuid.UUID {
 }
 
 func (d *decoder) time(value []byte) time.Time {
-	t, err := time.Parse(time.RFC3339Nano, string(bytes.Trim(value, `"`)))
-	if err != nil {
+	var t time.Time
+	if err := t.UnmarshalText(bytes.Trim(value, `"`)); err != nil { // RFC 3339
 		d.err = err
 	}
 	return t.UTC()

@@ -143,6 +143,14 @@ func TestWireRefusesTheUnreadable(t *testing.T) {
 		strings.Replace(string(good.append(nil)), `"position":"`, `"position":"-`, 1),
 		strings.Replace(string(good.append(nil)), `"sentat":"2026`, `"sentat":"year`, 1),
 		strings.Replace(string(good.append(nil)), `"previd":"`, `"previd":"x`, 1),
+		string(good.append(nil)) + "}", strings.TrimSuffix(string(good.append(nil)), "}"),
+		strings.Replace(string(good.append(nil)), `,"type"`, `"type"`, 1),
+		strings.Replace(string(good.append(nil)), `"type":`, `"type"`, 1),
+		strings.Replace(string(good.append(nil)), `"order"`, "\"or\nder\"", 1),
+		strings.Replace(string(good.append(nil)), `"order"`, `"order`, 1),
+		strings.Replace(string(good.append(nil)), `"data":{}`, `"data":{`, 1),
+		strings.Replace(string(good.append(nil)), `"data":{}`, `"data":}`, 1),
+		strings.Replace(string(good.append(nil)), `"data":{}`, `"data":`, 1),
 	} {
 		if e, err := decode([]byte(body)); !errors.Is(err, errUnreadable) {
 			t.Errorf("%q was read as %+v, %v", body, e, err)
@@ -169,6 +177,29 @@ func TestEnvelopeRoomIsEnough(t *testing.T) {
 	}
 }
 
+// TestWireReadsEveryPrefixWithoutPanic: what was cut off on its way is unreadable.
+func TestWireReadsEveryPrefixWithoutPanic(t *testing.T) {
+	e := wireEvent([]byte(`{"a":[1,"\u00e9\"",{}]}`), contentJSON)
+	body := e.append(nil)
+	for n := range len(body) {
+		if _, err := decode(body[:n]); !errors.Is(err, errUnreadable) {
+			t.Errorf("%q was read: %v", body[:n], err)
+		}
+	}
+}
+
+// TestPayloadThatIsNoJSONFailsItsHandler: the envelope's reader leaves the inside of a payload to whoever decodes it.
+func TestPayloadThatIsNoJSONFailsItsHandler(t *testing.T) {
+	var raw json.RawMessage
+	var parsed struct{ A int }
+	if err := decodePayload([]byte(`{"a":]}`), &raw); err == nil {
+		t.Error("json.RawMessage took what is no JSON")
+	}
+	if err := decodePayload([]byte(`{"a":]}`), &parsed); err == nil {
+		t.Error("a struct took what is no JSON")
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, payload := range wirePayloads {
 		e := wireEvent(payload, contentJSON)
@@ -183,4 +214,27 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%q came back as %+v, %v", body, again, err)
 		}
 	})
+}
+
+func TestBareMessageIsThePayloadWithFourAttributes(t *testing.T) {
+	e := wireEvent([]byte(`{"a":1}`), contentJSON)
+	e.Key, e.Position, e.Prev, e.Bare = "", 0, driver.Ref{}, true
+	m := e.message(dedup(e.ID, 3))
+	if string(m.Body) != `{"a":1}` || m.Group != "" || len(m.Attributes) != 4 {
+		t.Fatalf("message is %+v", m)
+	}
+	var got envelope
+	if err := got.read(&driver.Delivery{Body: m.Body, Attributes: m.Attributes}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != e.ID || got.Source != e.Source || got.Type != e.Type || got.Topic != e.Topic || got.RecordedAt != e.RecordedAt ||
+		got.SentAt != e.SentAt || string(got.Payload) != string(e.Payload) || got.foreign {
+		t.Errorf("came back as %+v", got)
+	}
+	for i := range 3 {
+		without := append(append([]driver.Attribute(nil), m.Attributes[:i]...), m.Attributes[i+1:]...)
+		if err := (&envelope{}).read(&driver.Delivery{Body: m.Body, Attributes: without}, nil); !errors.Is(err, errUnreadable) {
+			t.Errorf("read without attribute %s: %v", m.Attributes[i].Name, err)
+		}
+	}
 }

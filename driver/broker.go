@@ -65,20 +65,20 @@ type Limits struct {
 
 // Topology is what shall exist at the broker.
 type Topology struct {
-	Topics []TopicSpec
-	Queues []QueueSpec
+	Topics []TopicSpec `json:"topics"`
+	Queues []QueueSpec `json:"queues"`
 }
 
 // TopicSpec describes a topic.
 type TopicSpec struct {
-	Name    string
-	Ordered bool // its events have keys; a FIFO topic where the broker is configured for it
+	Name    string `json:"name"`
+	Ordered bool   `json:"ordered,omitempty"` // its events have keys; a FIFO topic where the broker is configured for it
 }
 
 // QueueSpec describes a queue and its subscriptions.
 type QueueSpec struct {
-	Name   string
-	Topics []string // each also listed in Topology.Topics
+	Name   string   `json:"name"`
+	Topics []string `json:"topics,omitempty"` // each also listed in Topology.Topics
 }
 
 // Destination is where messages are sent: a topic, or straight to one queue.

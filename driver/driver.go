@@ -78,6 +78,7 @@ type Event struct {
 	Payload     []byte // stored byte for byte
 	Headers     []byte // a JSON object of strings, or nil; stored byte for byte
 	Traceparent string // W3C Trace Context of the recording code, 55 bytes; may be empty
+	Bare        bool   // its message is the payload alone, with attributes beside it; such an event has no key
 
 	RecordedAt  time.Time // written by the store
 	Position    int64     // written by the store; 0 for an event without key

@@ -163,7 +163,7 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, move
 			payload = []byte{}
 		}
 		events[i] = []any{e.ID[:], e.Topic, e.Type, e.Key, e.ContentType, e.Version, payload, e.Headers, e.Traceparent,
-			at, e.Position, idOrNull(e.Prev.ID), positionOrNull(e.Prev.Position), micros(e.Prev.RecordedAt)}
+			at, e.Position, idOrNull(e.Prev.ID), positionOrNull(e.Prev.Position), micros(e.Prev.RecordedAt), e.Bare}
 		pending[i] = []any{e.ID[:], at, e.Topic, due}
 	}
 	for i := range moved {

@@ -18,7 +18,7 @@ var statementFiles embed.FS
 var columns = map[string]string{
 	"pending": "p.id, p.recorded_at, p.topic, p.due_at, p.claims, p.crashes, p.failures, p.accepted_at, p.sent_at, p.last_error",
 	"event": "e.id, e.topic, e.type, e.`key`, e.content_type, e.version, e.payload, e.headers, e.traceparent, e.recorded_at, " +
-		"e.position, e.prev_id, e.prev_position, e.prev_at, e.skipped, e.published_at",
+		"e.position, e.prev_id, e.prev_position, e.prev_at, e.bare, e.skipped, e.published_at",
 	"row": "i.id, i.source, i.topic, i.`key`, i.job, i.type, i.position, i.prev_id, i.prev_position, i.prev_at, i.recorded_at, " +
 		"i.sent_at, i.state, i.reason, i.next_at, i.failures, i.started, i.last_error, i.body, i.received_at",
 	"cursor": "c.begun, c.began, c.last_id, c.last_position, c.last_at, c.over_id, c.over_position, c.over_at, c.moved_at",

@@ -25,7 +25,7 @@ func scanPending(r *sql.Rows, more ...any) (p driver.Pending, err error) {
 
 func eventFields(e *driver.Event) []any {
 	return []any{nullID{&e.ID}, &e.Topic, &e.Type, &e.Key, &e.ContentType, &e.Version, &e.Payload, &e.Headers, &e.Traceparent,
-		nullTime{&e.RecordedAt}, &e.Position, nullID{&e.Prev.ID}, nullInt{&e.Prev.Position}, nullTime{&e.Prev.RecordedAt}, &e.Skipped,
+		nullTime{&e.RecordedAt}, &e.Position, nullID{&e.Prev.ID}, nullInt{&e.Prev.Position}, nullTime{&e.Prev.RecordedAt}, &e.Bare, &e.Skipped,
 		nullTime{&e.PublishedAt}}
 }
 

@@ -141,7 +141,7 @@ func (j *journey) aside(ctx context.Context) {
 		body = Profile{Name: fmt.Sprintf("Minji %d", j.n), Email: member + "@example.com"}
 	case chance < 0.015:
 		method, path = http.MethodPut, "/products/"+productID(product)+"/price"
-		body = j.pricing(product, 1+j.random.Int64N(3))
+		body = pricing(product, 1+j.random.Int64N(3))
 	case chance < 0.025:
 		path, body = "/products/"+productID(product)+"/restock-alerts", AlertRequest{MemberID: member}
 		if code := j.call(ctx, method, path, "", body, nil); code == 0 { // and once more below: it makes no difference

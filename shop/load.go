@@ -246,7 +246,7 @@ func (w *loader) once(ctx context.Context, method, path, key string, data []byte
 // catalogue offers the products that are ordered later, and waits until the order service has heard of all.
 func (w *loader) catalogue(ctx context.Context) error {
 	for i := range loadProducts {
-		if code := w.call(ctx, http.MethodPut, "/products/"+productID(i)+"/price", "", w.pricing(i, 1), nil); code/100 != 2 {
+		if code := w.call(ctx, http.MethodPut, "/products/"+productID(i)+"/price", "", pricing(i, 1), nil); code/100 != 2 {
 			return fmt.Errorf("product %s: status %d: %w", productID(i), code, w.reason(ctx))
 		}
 	}
@@ -278,13 +278,23 @@ func (w *loader) reason(ctx context.Context) error {
 }
 
 // pricing is what a product costs; prices of a seller are in one currency.
-func (w *loader) pricing(i int, factor int64) Pricing {
+func pricing(i int, factor int64) Pricing {
 	currency := "KRW"
 	if i%loadSellers == loadSellers-1 {
 		currency = "USD"
 	}
 	return Pricing{SellerID: fmt.Sprintf("seller-%d", i%loadSellers), Name: fmt.Sprintf("Tea no. %d", i),
 		Price: Money{int64(i+1) * 100 * factor, currency}}
+}
+
+// LoadPrices is what a [Load] offers before it begins: for a benchmark of the order service without the product service.
+func LoadPrices() []PriceChanged {
+	prices := make([]PriceChanged, loadProducts)
+	for i := range prices {
+		p := pricing(i, 1)
+		prices[i] = PriceChanged{ProductID: productID(i), SellerID: p.SellerID, Name: p.Name, Price: p.Price, ChangedAt: now()}
+	}
+	return prices
 }
 
 func productID(i int) string { return fmt.Sprintf("tea-%d", i) }

@@ -3,18 +3,15 @@ package main
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/pabal-go/pabal"
-	"github.com/pabal-go/pabal/driver"
-	"github.com/pabal-go/pabal/pabalnats"
 	"github.com/pabal-go/pabal/pabalsql"
 )
 
-// A database or a broker is named by an address whose scheme says which kind it is. A further kind is a line here.
+// A database is named by an address whose scheme says which kind it is.
 
 // database is an open store.
 type database struct {
@@ -88,30 +85,4 @@ func (f *storeFlags) operator(ctx context.Context, do func(*pabal.Operator) erro
 		return err
 	}
 	return do(o)
-}
-
-// brokerFlags name a broker.
-type brokerFlags struct {
-	Broker string `help:"The broker: nats://HOST:PORT, or embedded:DIRECTORY for NATS JetStream in this process." placeholder:"ADDRESS" env:"PABAL_BROKER"`
-	Fixed  bool   `help:"Create no topics, queues or subscriptions; name what is missing." env:"PABAL_FIXED_TOPOLOGY"`
-}
-
-func openBroker(a *app, address string) (driver.Broker, error) {
-	o := &pabalnats.Options{Logger: a.log}
-	scheme, rest, _ := strings.Cut(address, ":")
-	switch {
-	case scheme == "embedded" && rest != "":
-		b, err := pabalnats.Open(rest, o)
-		if err != nil {
-			return nil, usage("--broker: %w", err)
-		}
-		return b, nil
-	case (scheme == "nats" || scheme == "tls") && strings.HasPrefix(rest, "//"):
-		b, err := pabalnats.Connect(a.ctx, address, o)
-		if err != nil {
-			return nil, fmt.Errorf("--broker: %w", err)
-		}
-		return b, nil
-	}
-	return nil, usage("--broker %q: give nats://HOST:PORT or embedded:DIRECTORY", address)
 }

@@ -34,6 +34,7 @@ type commands struct {
 	Skip      skipCommand      `cmd:"" help:"Have events delivered as a skip; with --consumer, have it pass over them."`
 	Redeliver redeliverCommand `cmd:"" help:"Send recorded events once more."`
 	Restored  restoredCommand  `cmd:"" help:"Tell a store that its database lost commits (a restored backup, a failover)."`
+	Topology  topologyCommand  `cmd:"" help:"Plan, make, print and verify what a broker needs; bring dead letters back."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`
 }
 
@@ -70,7 +71,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var c commands
-	parser, err := kong.New(&c, kong.Name("pabal"), kong.Vars{"log": "warn", "databases": databaseForms()}, kong.UsageOnError(),
+	parser, err := kong.New(&c, kong.Name("pabal"), kong.Vars{"log": "warn", "brokers": brokerForms(), "databases": databaseForms()}, kong.UsageOnError(),
 		kong.Description("Publish events from your database transactions, and know that they arrived.\n\n"+
 			"Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 status found troubles."))
 	if err != nil {

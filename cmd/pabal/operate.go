@@ -60,7 +60,7 @@ type relayCommand struct {
 
 func (c *relayCommand) Run(a *app) error {
 	if c.Broker == "" {
-		return usage("--broker is missing: give nats://HOST:PORT or embedded:DIRECTORY")
+		return usage("--broker is missing: give %s", brokerForms())
 	}
 	d, err := c.open()
 	if err != nil {

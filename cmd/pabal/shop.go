@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,6 +72,11 @@ func (c *shopCommand) Run(a *app) error {
 		return usage("--listen: %w", err)
 	}
 	address := "http://" + listener.Addr().String()
+	if os.Getenv("GOMAXPROCS") == "" {
+		// A goroutine that waits for fsync keeps its processor until the runtime takes it away: with two, and six files
+		// that are synced, the others wait too. Twice as many made 525 paid orders/s of 470 (bench, -only shop).
+		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+	}
 	ctx, stop := context.WithCancel(a.ctx)
 	defer stop()
 	done := make(chan error, 1)
@@ -311,9 +317,17 @@ Things to try:
      curl -X POST %[1]s/orders/NUMBER/payment -H 'Content-Type: application/json' -d '{"paymentId":"p-1","amount":{"amount":24000,"currency":"KRW"}}'
 
   3. See that three services know it:
-     curl '%[1]s/notifications?member=lee'; curl %[1]s/settlements/ledger/NUMBER; pabal status --db %[2]s
+     curl '%[1]s/notifications?member=lee'; curl %[1]s/settlements/ledger/NUMBER; %[3]s status --db %[2]s
 
-`, address, redacted(c.address("order")))
+`, address, redacted(c.address("order")), invocation())
+}
+
+// invocation is how this program was called, to be called again.
+func invocation() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/pabal"
+	}
+	return os.Args[0]
 }
 
 // redacted is an address without its password.

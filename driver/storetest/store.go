@@ -46,13 +46,14 @@ func recordCases[X any]() []testCase[X] {
 			}
 		},
 	}, {
-		"Record/binary", "Event: Payload is stored byte for byte.",
+		"Record/binary", "Event: Payload is stored byte for byte; Bare is kept.",
 		func(s *suite[X]) {
 			e := event("")
 			e.Payload, e.Headers, e.ContentType = []byte{0, 1, 0xff, 0xfe, '\'', '"', 0}, nil, "application/octet-stream"
+			e.Bare = true
 			s.record(0, e)
 			got := s.find(driver.EventFilter{})[0].Event
-			s.check(slices.Equal(got.Payload, e.Payload) && len(got.Headers) == 0, "came back as %+v", got)
+			s.check(slices.Equal(got.Payload, e.Payload) && len(got.Headers) == 0 && got.Bare, "came back as %+v", got)
 		},
 	}, {
 		"Record/positions", "Record: within a run positions follow without gaps; Prev is the key's event before, also within one call, zero in a new counter.",

@@ -201,7 +201,7 @@ func TestContractsAreSmall(t *testing.T) {
 
 // TestEveryExportedNameIsExplained: doc comments are the contract.
 func TestEveryExportedNameIsExplained(t *testing.T) {
-	for _, dir := range []string{".", "driver", "driver/storetest", "driver/brokertest", "pabalsql", "pabalnats", "shop"} {
+	for _, dir := range []string{".", "driver", "driver/storetest", "driver/brokertest", "pabalsql", "pabalnats", "pabalsns", "shop"} {
 		s := parse(t, dir)
 		for _, file := range s.files {
 			for _, d := range file.Decls {
@@ -235,4 +235,48 @@ func exportedReceiver(f *ast.FuncDecl) bool {
 		return true
 	})
 	return ast.IsExported(name)
+}
+
+// TestEveryEntryPointHasAnExample: each exported function of a public package is called in one of its Examples.
+func TestEveryEntryPointHasAnExample(t *testing.T) {
+	for _, dir := range publicPackages(t) {
+		s := parse(t, dir)
+		var examples strings.Builder
+		files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "\nfunc Example") {
+				examples.Write(text)
+			}
+		}
+		for _, file := range s.files {
+			for _, d := range file.Decls {
+				f, ok := d.(*ast.FuncDecl)
+				if !ok || f.Recv != nil || !f.Name.IsExported() {
+					continue
+				}
+				if call := file.Name.Name + "." + f.Name.Name + "("; !strings.Contains(examples.String(), call) {
+					t.Errorf("%s: no Example calls %s)", s.set.Position(f.Pos()), call)
+				}
+			}
+		}
+	}
+}
+
+// publicPackages are the directories of what users import: the root, pabaltest, the drivers and their suites.
+func publicPackages(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(root, "pabal*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := []string{".", "driver/storetest", "driver/brokertest"}
+	for _, path := range found {
+		if info, err := os.Stat(path); err == nil && info.IsDir() && filepath.Base(path) != "pabal-data" {
+			dirs = append(dirs, filepath.Base(path))
+		}
+	}
+	return dirs
 }

@@ -24,8 +24,9 @@ type BrokerOptions struct {
 	Duplicate int // a copy reaches its queue twice
 	Shuffle   int // a delivery is taken from anywhere in the queue
 	Again     int // answered so, not stored
-	// Never refuses messages for ever.
-	Never func(driver.Message) bool
+	// Answer, if not nil, is asked about each published message, without any lock: forget says that it is accepted and
+	// reaches no queue, another verdict than Accepted is the broker's own.
+	Answer func(to driver.Destination, m driver.Message) (v driver.Verdict, forget bool)
 }
 
 // BrokerServer is a broker; it survives the processes that use it.
@@ -56,6 +57,7 @@ type queue struct {
 	held  []hold // in order of their ends, but for what was extended: that is here again
 	wake  world.Signal
 	fed   map[string]bool // topics
+	taken int             // deliveries, repeated ones included
 }
 
 type stored struct {
@@ -180,9 +182,10 @@ func (c *brokerConn) Publish(ctx context.Context, to driver.Destination, message
 	accepted := 0
 	note := func() string { return fmt.Sprintf("%d to %s, %d accepted", len(messages), to, accepted) }
 	err := c.link.Call(ctx, Call{What: "publish", Note: note, Twice: true, Late: true}, func() error {
+		answers := c.b.ask(to, messages)
 		c.b.mu.Lock()
 		defer c.b.mu.Unlock()
-		accepted = c.b.publish(to, messages, verdicts)
+		accepted = c.b.publish(to, messages, answers, verdicts)
 		return nil
 	})
 	if err != nil {
@@ -191,7 +194,27 @@ func (c *brokerConn) Publish(ctx context.Context, to driver.Destination, message
 	return verdicts
 }
 
-func (b *BrokerServer) publish(to driver.Destination, messages []driver.Message, verdicts []driver.Verdict) (accepted int) {
+// answer is what BrokerOptions.Answer said.
+type answer struct {
+	driver.Verdict
+	forget bool
+}
+
+// ask is done without mu: whoever answers may end the process that asks.
+func (b *BrokerServer) ask(to driver.Destination, messages []driver.Message) []answer {
+	if b.o.Answer == nil {
+		return nil
+	}
+	answers := make([]answer, len(messages))
+	for i := range messages {
+		answers[i].Verdict, answers[i].forget = b.o.Answer(to, messages[i])
+	}
+	return answers
+}
+
+func (b *BrokerServer) publish(
+	to driver.Destination, messages []driver.Message, answers []answer, verdicts []driver.Verdict,
+) (accepted int) {
 	var queues []*queue
 	var exists bool
 	if to.Queue != "" {
@@ -205,19 +228,23 @@ func (b *BrokerServer) publish(to driver.Destination, messages []driver.Message,
 	var failed []string // groups
 	for i := range messages {
 		m := &messages[i]
+		said := answer{Verdict: driver.Verdict{Kind: driver.Accepted}}
+		if answers != nil {
+			said = answers[i]
+		}
 		switch {
 		case !exists:
 			verdicts[i] = driver.Verdict{Err: fmt.Errorf("%w: no %s", driver.ErrDestination, to)}
 		case b.o.Limits.Message > 0 && len(m.Body) > b.o.Limits.Message:
 			verdicts[i] = driver.Verdict{Kind: driver.Never, Err: fmt.Errorf("%d bytes, at most %d", len(m.Body), b.o.Limits.Message)}
-		case b.o.Never != nil && b.o.Never(*m):
-			verdicts[i] = driver.Verdict{Kind: driver.Never, Err: fmt.Errorf("refused")}
+		case said.Kind != driver.Accepted:
+			verdicts[i] = said.Verdict
 		case b.o.Groups && m.Group != "" && slices.Contains(failed, m.Group), b.in(b.o.Again):
 			verdicts[i] = driver.Verdict{Err: fmt.Errorf("busy")}
 		default:
 			verdicts[i] = driver.Verdict{Kind: driver.Accepted}
 			accepted++
-			b.store(to, queues, m)
+			b.store(to, queues, m, said.forget)
 			continue
 		}
 		failed = append(failed, m.Group)
@@ -228,7 +255,7 @@ func (b *BrokerServer) publish(to driver.Destination, messages []driver.Message,
 	return accepted
 }
 
-func (b *BrokerServer) store(to driver.Destination, queues []*queue, m *driver.Message) {
+func (b *BrokerServer) store(to driver.Destination, queues []*queue, m *driver.Message, forget bool) {
 	if to.Topic != "" {
 		b.count++
 		if b.onPublish != nil {
@@ -238,7 +265,7 @@ func (b *BrokerServer) store(to driver.Destination, queues []*queue, m *driver.M
 	if b.o.Dedup > 0 && b.repeated(to.String()+" "+m.Dedup) {
 		return
 	}
-	if b.in(b.o.Forget) {
+	if b.in(b.o.Forget) || forget {
 		return
 	}
 	body := append([]byte(nil), m.Body...)
@@ -351,6 +378,7 @@ func (b *BrokerServer) take(q *queue, limit int) []driver.Delivery {
 		q.ready[0] = nil
 		q.ready = q.ready[1:]
 		m.attempt++
+		q.taken++
 		m.until = until
 		q.held = append(q.held, hold{m, until})
 		deliveries = append(deliveries, driver.Delivery{

@@ -60,6 +60,47 @@ func (d *Database) Unconfirmed() (n int) {
 	return n
 }
 
+// Owed says what of the database's events and inboxes is still on its way; empty: nothing. What is parked is not.
+func (d *Database) Owed() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range d.topics {
+		if t := d.pending[name]; t != nil {
+			for _, p := range t.rows {
+				if !p.Parked() {
+					return fmt.Sprintf("event %s of topic %s is not confirmed (claims %d, %s)", p.ID, name, p.Claims, p.LastError)
+				}
+			}
+		}
+	}
+	for _, consumer := range d.members {
+		for _, r := range d.kept[consumer] {
+			if r.State == driver.Held {
+				return fmt.Sprintf("consumer %s holds event %s (%s: %s)", consumer, r.ID, r.Reason, r.LastError)
+			}
+		}
+	}
+	return ""
+}
+
+// Owed says which queue has messages that nobody has acknowledged; empty: none.
+func (b *BrokerServer) Owed() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, q := range b.order {
+		n := len(q.ready)
+		for _, h := range q.held {
+			if !h.m.done && h.m.until == h.until {
+				n++
+			}
+		}
+		if n > 0 {
+			return fmt.Sprintf("queue %s has %d messages that nobody has acknowledged", q.name, n)
+		}
+	}
+	return ""
+}
+
 // Recorded counts the events.
 func (d *Database) Recorded() int {
 	d.mu.Lock()
@@ -116,3 +157,26 @@ func (s *Sim) Stall(name string, d time.Duration) {
 
 // OnPublish has fn called for each message that the broker accepts on a topic.
 func (b *BrokerServer) OnPublish(fn func(uuid.UUID)) { b.onPublish = fn }
+
+// Put puts a message straight into a queue; false if there is no such queue.
+func (b *BrokerServer) Put(queueName string, body []byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[queueName]
+	if q == nil {
+		return false
+	}
+	q.ready = append(q.ready, &stored{body: append([]byte(nil), body...)})
+	q.wake.Set()
+	return true
+}
+
+// Delivered counts the deliveries of a queue's messages, repeated ones included.
+func (b *BrokerServer) Delivered(queueName string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if q := b.queues[queueName]; q != nil {
+		return q.taken
+	}
+	return 0
+}

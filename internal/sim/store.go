@@ -173,8 +173,9 @@ type lock struct {
 type Tx struct {
 	d       *Database
 	s       *Store
-	watch   driver.CommitWatch
 	watched bool
+	watchMu sync.Mutex // the watch is told by a handler, and by who gives that handler up
+	watch   driver.CommitWatch
 	overlay map[rowKey]any
 	journal []change // of overlay, for savepoints
 	order   []rowKey // of overlay, in order of first writing
@@ -186,6 +187,22 @@ type Tx struct {
 	dead    bool // its process is
 	forget  func()
 	ended   driver.CommitSignal
+}
+
+func (t *Tx) see(s driver.CommitSignal) {
+	t.watchMu.Lock()
+	defer t.watchMu.Unlock()
+	t.watch.See(s)
+}
+
+// over reports whether the transaction has ended, and how; a handle that is none is over too.
+func (t *Tx) over() (bool, driver.CommitSignal) {
+	if t == nil {
+		return true, driver.SawEnd
+	}
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	return t.done, t.ended
 }
 
 type removed struct{}
@@ -282,7 +299,7 @@ func (t *Tx) apply() {
 
 // statement runs effect at the server, under the database's mutex, waiting for locks as often as it has to.
 func (t *Tx) statement(ctx context.Context, what string, effect func() (world.Signal, error)) error {
-	if t == nil || t.done {
+	if over, _ := t.over(); over {
 		return driver.ErrNoTransaction
 	}
 	for {
@@ -317,13 +334,13 @@ func (t *Tx) statement(ctx context.Context, what string, effect func() (world.Si
 			if err = ctx.Err(); err == nil {
 				err = fmt.Errorf("%w: waited a minute for a lock", errConflict)
 			}
-			t.watch.See(driver.SawDoubt)
+			t.see(driver.SawDoubt)
 			return err
 		case errors.Is(err, ErrLost), ctx.Err() != nil:
 			t.drop()
 			return err
 		default:
-			t.watch.See(driver.SawDoubt)
+			t.see(driver.SawDoubt)
 			return err
 		}
 	}
@@ -340,12 +357,12 @@ func (t *Tx) drop() {
 		}
 	}
 	t.d.mu.Unlock()
-	t.watch.See(driver.SawEnd)
+	t.see(driver.SawEnd)
 }
 
 // Commit commits. An error leaves open whether it did, unless it says that the transaction was rolled back.
 func (t *Tx) Commit(ctx context.Context) error {
-	if t == nil || t.done {
+	if over, _ := t.over(); over {
 		return driver.ErrNoTransaction
 	}
 	executed := false
@@ -368,21 +385,21 @@ func (t *Tx) Commit(ctx context.Context) error {
 		t.apply()
 		return nil
 	})
+	end := driver.SawCommit
+	if err != nil {
+		end = driver.SawCommitLost
+	}
 	t.d.mu.Lock()
-	t.done = true
+	t.done, t.ended = true, end
 	if t.forget != nil {
 		t.forget()
 	}
 	t.d.mu.Unlock()
 	if err != nil {
-		t.ended = driver.SawCommitLost
 		t.abandonLater(&executed)
-		t.watch.See(driver.SawCommitLost)
-		return err
 	}
-	t.ended = driver.SawCommit
-	t.watch.See(driver.SawCommit)
-	return nil
+	t.see(end)
+	return err
 }
 
 // abandonLater rolls back, once a COMMIT that is still under way cannot arrive any more, what was not committed.
@@ -400,7 +417,7 @@ func (t *Tx) abandonLater(executed *bool) {
 
 // Rollback rolls back; it never fails, for a connection that is gone rolls back too.
 func (t *Tx) Rollback(ctx context.Context) {
-	if t == nil || t.done {
+	if over, _ := t.over(); over {
 		return
 	}
 	_ = t.s.link.Call(ctx, Call{What: "rollback"}, func() error { return nil })
@@ -423,7 +440,7 @@ func (t *Tx) RollbackTo(savepoint int) {
 	}
 	t.journal = t.journal[:min(savepoint, len(t.journal))]
 	t.d.mu.Unlock()
-	t.watch.See(driver.SawDoubt)
+	t.see(driver.SawDoubt)
 }
 
 func business(table, key string) rowKey { return rowKey{table: tableBusiness, name: table, key: key} }

@@ -27,10 +27,11 @@ func (b simInbox) End(ctx context.Context, t *Tx, how driver.Ending) error {
 		t.Rollback(ctx)
 		return nil
 	}
-	if !t.done {
+	over, ended := t.over()
+	if !over {
 		return t.Commit(ctx)
 	}
-	switch t.ended {
+	switch ended {
 	case driver.SawCommit:
 		return nil
 	case driver.SawCommitLost:

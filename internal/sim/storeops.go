@@ -36,7 +36,7 @@ func (s *Store) World() world.World { return s.w }
 // Begin opens a transaction.
 func (s *Store) Begin(ctx context.Context) (*Tx, error) {
 	t := &Tx{d: s.d, s: s, overlay: map[rowKey]any{}, watched: !s.unwatched}
-	t.watch.See(driver.SawBegin)
+	t.see(driver.SawBegin)
 	t.forget = s.link.OnDead(func() {
 		t.d.mu.Lock()
 		defer t.d.mu.Unlock()
@@ -99,13 +99,16 @@ func counterKey(topic, key string) rowKey {
 
 // Record implements driver.Store.
 func (s *Store) Record(ctx context.Context, t *Tx, r driver.Recording) error {
-	if t == nil || t.done {
+	if over, _ := t.over(); over {
 		return driver.ErrNoTransaction
 	}
 	if !t.watched {
 		return driver.ErrUnwatched
 	}
-	if !t.watch.Recording(r.Outcome) {
+	t.watchMu.Lock()
+	open := t.watch.Recording(r.Outcome)
+	t.watchMu.Unlock()
+	if !open {
 		return driver.ErrNoTransaction
 	}
 	var keys []rowKey

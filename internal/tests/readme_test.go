@@ -3,7 +3,6 @@ package tests
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,33 +22,36 @@ type Paid struct {
 	Amount  int    `json:"amount"`
 }
 
-//README:
+// README begins
 var OrderPaid = pabal.Define("order-pay-done", pabal.Key(func(p Paid) string { return p.OrderNo }))
 
-//:README
+// README ends
 
 func readme(ctx context.Context, db *sql.DB, store driver.Store[*sql.Tx], broker driver.Broker, stop func()) (err error) {
-	//README:
+	// README begins
 	client, err := pabal.New(ctx, store, broker, "order", nil)
 
-	//:README
+	// README ends
 	if err != nil {
 		return err
 	}
 	record := func(tx *sql.Tx, paid Paid) error {
-		//README:
+		// README begins
 		// in the order service: the caller's own transaction
 		_, err = tx.ExecContext(ctx, "update orders set status = 'paid' where no = ?", paid.OrderNo)
 		err = client.Record(ctx, tx, OrderPaid.New(paid))
 		err = tx.Commit() // published; nothing else to call
 
-		//:README
+		// README ends
 		return err
 	}
 	pay := func() {
+		if err := client.Ready(ctx); err != nil {
+			panic(err)
+		}
 		tx, err := db.BeginTx(ctx, nil)
 		if err == nil {
-			err = errors.Join(client.Ready(ctx), record(tx, Paid{"A1", 100}))
+			err = record(tx, Paid{"A1", 100})
 		}
 		if err != nil {
 			panic(err)
@@ -63,7 +65,7 @@ func readme(ctx context.Context, db *sql.DB, store driver.Store[*sql.Tx], broker
 		}
 		stop()
 	}()
-	//README:
+	// README begins
 	// in the settlement service
 	settlement := client.Consumer("settlement", nil)
 	pabal.Handle(settlement, OrderPaid, func(ctx context.Context, tx *sql.Tx, e pabal.Received[Paid]) error {
@@ -71,7 +73,7 @@ func readme(ctx context.Context, db *sql.DB, store driver.Store[*sql.Tx], broker
 		return err
 	})
 	err = client.Run(ctx)
-	//:README
+	// README ends
 	return err
 }
 
@@ -143,10 +145,10 @@ func flat(code string) string {
 
 func TestReadmeShowsThisProgram(t *testing.T) {
 	var program []string
-	for _, m := range regexp.MustCompile(`(?s)//README:\n(.*?)\s*//:README`).FindAllStringSubmatch(text(t, "internal/tests/readme_test.go"), -1) {
+	for _, m := range regexp.MustCompile(`(?s)// README begins\n(.*?)\s*// README ends\n`).FindAllStringSubmatch(text(t, "internal/tests/readme_test.go"), -1) {
 		program = append(program, flat(m[1]))
 	}
-	want := strings.Join(program[:len(program)-1], "\n\n") // the last is this test's own pattern
+	want := strings.Join(program, "\n\n")
 	for _, name := range []string{"README.md", "README.ko.md"} {
 		if got := flat(blocks(text(t, name), "go")[0]); got != want {
 			t.Errorf("%s shows another program than readme_test.go:\n%s\n--- and not\n%s", name, got, want)

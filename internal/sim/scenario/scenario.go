@@ -72,10 +72,10 @@ type run struct {
 	databases map[string]*sim.Database
 	server    *sim.Process
 	calm      atomic.Bool
-	recording atomic.Int32 // order tasks still at work
 
 	mu      sync.Mutex
 	failure error
+	orders  map[string]bool // order processes, by whether all their transactions are done
 }
 
 // process is a process of either world.
@@ -95,14 +95,14 @@ var processes = []string{
 }
 
 func newRun(c Config, s *sim.Sim) *run {
-	return &run{c: c, s: s, databases: map[string]*sim.Database{}}
+	return &run{c: c, s: s, databases: map[string]*sim.Database{}, orders: map[string]bool{}}
 }
 
 // program returns what the process of a name runs.
 func (r *run) program(name string) program {
 	switch service, _, _ := strings.Cut(name, "-"); service {
 	case "order":
-		r.recording.Add(1)
+		r.orders[name] = false
 		return r.order
 	case "relay":
 		return r.relay
@@ -207,9 +207,9 @@ func (r *run) order(p process, w world.World) {
 		}
 		_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(2*r.c.Weather/time.Duration(r.c.Orders))))
 	}
-	if n == r.c.Orders {
-		r.recording.Add(-1)
-	}
+	r.mu.Lock()
+	r.orders[p.name] = n == r.c.Orders // also when it was so before it was restarted
+	r.mu.Unlock()
 	_ = w.Join(context.Background())
 }
 
@@ -404,9 +404,14 @@ func (r *run) checkGhost(id uuid.UUID) {
 
 // settled reports whether nothing is owed any more.
 func (r *run) settled() bool {
-	if r.recording.Load() > 0 {
-		return false
+	r.mu.Lock()
+	for _, done := range r.orders {
+		if !done {
+			r.mu.Unlock()
+			return false
+		}
 	}
+	r.mu.Unlock()
 	return r.databases["order"].Unconfirmed() == 0 && r.owed("settlement") == 0 && r.owed("notification") == 0
 }
 

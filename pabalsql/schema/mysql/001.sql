@@ -29,6 +29,7 @@ create table if not exists {p}event (
     prev_id       binary(16),
     prev_position bigint,
     prev_at       bigint,
+    bare          tinyint        not null default 0,
     skipped       tinyint        not null default 0,
     published_at  bigint,
     key {p}event_recorded (recorded_at, id)

@@ -23,6 +23,7 @@ create table {p}event (
     prev_id      blob,
     prev_position integer,
     prev_at      integer,
+    bare         integer not null default 0,
     skipped      integer not null default 0,
     published_at integer
 );

@@ -39,8 +39,8 @@ from {p}counter c force index (primary) where (c.topic = ? and c.`key` = ?)...or
 
 -- name: insert events
 insert into {p}event (id, topic, type, `key`, content_type, version, payload, headers, traceparent, recorded_at, position, prev_id,
-    prev_position, prev_at)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)...;
+    prev_position, prev_at, bare)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)...;
 
 -- name: insert pending
 insert into {p}pending (id, recorded_at, topic, due_at) values (?, ?, ?, ?)...;

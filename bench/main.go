@@ -1,0 +1,119 @@
+// Command bench measures Pabal: each row beside its target, what is compared interleaved in one run, medians with their
+// ranges. Run it on a quiet machine, from the repository's root:
+//
+//	go run ./bench                      # all rows, about three minutes
+//	go run ./bench -only core,sim
+//	go run ./bench -rounds 7 -for 10s
+//
+// It starts `pabal shop` from this tree, ends it, and leaves nothing behind. A run whose books do not agree is an error, not
+// a figure.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// bench is one run of the command.
+type bench struct {
+	rounds int
+	each   time.Duration
+	dir    string // for databases; on the disk that is measured
+	binary string // pabal
+}
+
+// row is a line of the table.
+type row struct{ what, measured, target string }
+
+var parts = []struct {
+	name string
+	run  func(context.Context, *bench) ([]row, error)
+}{
+	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sim", simRows}, {"idle", idleRows},
+}
+
+func main() {
+	b := bench{}
+	var only string
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	flag.IntVar(&b.rounds, "rounds", 3, "how often each thing is measured")
+	flag.DurationVar(&b.each, "for", 5*time.Second, "how long traffic is made in a round")
+	flag.StringVar(&b.dir, "dir", "", "where databases are made (default: a temporary directory)")
+	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+" (default: all)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := b.run(ctx, only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func (b *bench) run(ctx context.Context, only string) error {
+	dir, err := os.MkdirTemp(b.dir, "pabal-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // it is temporary
+	b.dir, b.binary = dir, filepath.Join(dir, "pabal")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/pabal-go/pabal/cmd/pabal").CombinedOutput(); err != nil {
+		return fmt.Errorf("build pabal: %w\n%s", err, out)
+	}
+	fmt.Printf("%s, %d cores, %s; %d rounds\n\n", runtime.Version(), runtime.GOMAXPROCS(0), processor(), b.rounds)
+	fmt.Println("| what | measured, median (lowest – highest) | target |\n| --- | --- | --- |")
+	known := false
+	for _, p := range parts {
+		if only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
+			continue
+		}
+		known = true
+		rows, err := p.run(ctx, b)
+		for _, r := range rows {
+			fmt.Printf("| %s | %s | %s |\n", r.what, r.measured, r.target)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	if !known {
+		return fmt.Errorf("-only %q names no part", only)
+	}
+	return nil
+}
+
+// path makes a fresh directory.
+func (b *bench) path(name string) (string, error) { return os.MkdirTemp(b.dir, name+"-") }
+
+// spread is the median of values, with the lowest and the highest.
+func spread(values []float64, format string) string {
+	return fmt.Sprintf(format+" ("+format+" – "+format+")", median(values), slices.Min(values), slices.Max(values))
+}
+
+func median(values []float64) float64 { return quantile(values, 0.5) }
+
+func quantile(values []float64, q float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}
+
+func processor() string {
+	b, _ := os.ReadFile("/proc/cpuinfo") // not there on other systems
+	for line := range strings.Lines(string(b)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.Trim(name, "\t :\n")
+		}
+	}
+	return runtime.GOARCH
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/shop"
+	"github.com/pabal-go/pabal/topology"
+)
+
+// topologyCommand looks after what a broker needs. What it can do beyond Check depends on the broker: driver.Surveyor.
+type topologyCommand struct {
+	Plan   planCommand   `cmd:"" help:"Show what differs and would be changed. Exit code 3: something does."`
+	Apply  applyCommand  `cmd:"" help:"Make what is missing and change what differs; nothing is removed or made anew."`
+	Print  printCommand  `cmd:"" help:"Print the topology for tools that make it, or what it needs to be granted."`
+	Verify verifyCommand `cmd:"" help:"Audit it, and send a canary through every subscription. Exit code 3: something is wrong."`
+	Dead   deadCommand   `cmd:"" help:"Count the messages that the broker has put aside. Exit code 3: there are some."`
+	Revive reviveCommand `cmd:"" help:"Bring the dead letters of a queue back to it."`
+}
+
+// topologyFlags say which broker and which topology.
+type topologyFlags struct {
+	Broker string   `help:"The broker: ${brokers}." placeholder:"ADDRESS" env:"PABAL_BROKER" required:""`
+	File   string   `help:"The topology as JSON, as pabal.Client.Topology makes it; default: the shop's." type:"existingfile" placeholder:"FILE"`
+	Roles  []string `arg:"" optional:"" name:"role" help:"Roles of the shop; default: all."`
+}
+
+func (f *topologyFlags) topology() (driver.Topology, error) {
+	if f.File == "" {
+		for _, role := range f.Roles {
+			if !slices.Contains(shop.Roles(), role) {
+				return driver.Topology{}, usage("role %q: one of %s", role, strings.Join(shop.Roles(), ", "))
+			}
+		}
+		return shop.Topology(f.Roles...), nil
+	}
+	var t driver.Topology
+	text, err := os.ReadFile(f.File)
+	if err != nil {
+		return t, usage("--file: %w", err)
+	}
+	if err := json.Unmarshal(text, &t); err != nil {
+		return t, usage("--file %s: %w", f.File, err)
+	}
+	for _, q := range t.Queues {
+		for _, topic := range q.Topics {
+			if !slices.ContainsFunc(t.Topics, func(s driver.TopicSpec) bool { return s.Name == topic }) {
+				return t, usage("--file %s: queue %s is subscribed to topic %s, which is not among the topics", f.File, q.Name, topic)
+			}
+		}
+	}
+	return t, nil
+}
+
+// with opens the broker for do.
+func (f *topologyFlags) with(a *app, do func(driver.Broker, driver.Topology) error) error {
+	t, err := f.topology()
+	if err != nil {
+		return err
+	}
+	b, err := openBroker(a, f.Broker)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(b, t), b.Close())
+}
+
+// surveyed is with for brokers that can do what.
+func (f *topologyFlags) surveyed(a *app, what string, do func(driver.Surveyor, driver.Topology) error) error {
+	return f.with(a, func(b driver.Broker, t driver.Topology) error {
+		s, ok := b.(driver.Surveyor)
+		if !ok {
+			return usage("--broker %s: such a broker has nothing to %s", f.Broker, what)
+		}
+		return do(s, t)
+	})
+}
+
+type planCommand struct{ topologyFlags }
+
+func (c *planCommand) Run(a *app) error {
+	return c.with(a, func(b driver.Broker, t driver.Topology) error {
+		changes, err := plan(a, b, t)
+		if err != nil {
+			return err
+		}
+		for _, change := range changes {
+			_, _ = fmt.Fprintln(a.stdout, change)
+		}
+		if len(changes) > 0 {
+			return &exit{code: exitUnhealthy}
+		}
+		_, err = fmt.Fprintln(a.stdout, "nothing to do: the broker has all that is needed")
+		return err
+	})
+}
+
+func plan(a *app, b driver.Broker, t driver.Topology) (changes []string, err error) {
+	if s, ok := b.(driver.Surveyor); ok {
+		return s.Plan(a.ctx, t)
+	}
+	var missing *driver.MissingError
+	if err := b.Check(a.ctx, t, false); err != nil && !errors.As(err, &missing) {
+		return nil, err
+	}
+	if missing != nil {
+		for _, what := range missing.Missing {
+			changes = append(changes, "create "+what)
+		}
+	}
+	return changes, nil
+}
+
+type applyCommand struct{ topologyFlags }
+
+func (c *applyCommand) Run(a *app) error {
+	return c.with(a, func(b driver.Broker, t driver.Topology) error {
+		changes, err := plan(a, b, t)
+		if err != nil {
+			return err
+		}
+		if err := b.Check(a.ctx, t, true); err != nil {
+			return err
+		}
+		for _, change := range changes {
+			_, _ = fmt.Fprintln(a.stdout, "done:", change)
+		}
+		if len(changes) == 0 {
+			_, err = fmt.Fprintln(a.stdout, "nothing to do: the broker has all that is needed")
+		}
+		return err
+	})
+}
+
+type printCommand struct {
+	topologyFlags
+	Format string `help:"json, or what the broker knows: see the error of a wrong one." default:"json"`
+}
+
+func (c *printCommand) Run(a *app) error {
+	if c.Format == "json" {
+		t, err := c.topology()
+		if err != nil {
+			return err
+		}
+		e := json.NewEncoder(a.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(t)
+	}
+	return c.surveyed(a, "print but json", func(s driver.Surveyor, t driver.Topology) error {
+		if !slices.Contains(s.Formats(), c.Format) {
+			return usage("--format %q: json, %s", c.Format, strings.Join(s.Formats(), ", "))
+		}
+		return s.Print(a.stdout, c.Format, t)
+	})
+}
+
+type verifyCommand struct {
+	topologyFlags
+	Patience time.Duration `help:"How long to wait for the canaries." default:"30s"`
+	JSON     bool          `name:"json" help:"Print JSON."`
+}
+
+func (c *verifyCommand) Run(a *app) error {
+	if c.Patience <= 0 {
+		return usage("--patience %v: give a time above 0", c.Patience)
+	}
+	return c.with(a, func(b driver.Broker, t driver.Topology) error {
+		found, err := topology.Verify(a.ctx, b, t, c.Patience)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			if found == nil {
+				found = []driver.Finding{}
+			}
+			err = json.NewEncoder(a.stdout).Encode(found)
+		} else {
+			for _, f := range found {
+				_, _ = fmt.Fprintf(a.stdout, "wrong: %s\n  mend: %s\n", f.What, f.Mend)
+			}
+			if len(found) == 0 {
+				_, err = fmt.Fprintln(a.stdout, "verified: a canary came through every subscription")
+			}
+		}
+		if err == nil && len(found) > 0 {
+			err = &exit{code: exitUnhealthy}
+		}
+		return err
+	})
+}
+
+type deadCommand struct {
+	topologyFlags
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+func (c *deadCommand) Run(a *app) error {
+	return c.surveyed(a, "count", func(s driver.Surveyor, t driver.Topology) error {
+		dead, err := s.DeadLetters(a.ctx, t)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			if dead == nil {
+				dead = []driver.DeadLetter{}
+			}
+			err = json.NewEncoder(a.stdout).Encode(dead)
+		} else {
+			err = printDead(a, dead)
+		}
+		if err == nil && len(dead) > 0 {
+			err = &exit{code: exitUnhealthy}
+		}
+		return err
+	})
+}
+
+func printDead(a *app, dead []driver.DeadLetter) error {
+	if len(dead) == 0 {
+		_, err := fmt.Fprintln(a.stdout, "no dead letters")
+		return err
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "QUEUE\tDEAD LETTERS\tMENDED BY")
+	for _, d := range dead {
+		_, _ = fmt.Fprintf(w, "%s\t%d\tpabal topology revive --queue %s\n", d.Queue, d.Messages, d.Queue)
+	}
+	return w.Flush()
+}
+
+type reviveCommand struct {
+	topologyFlags
+	Queue string `help:"The queue to which its dead letters come back." required:""`
+}
+
+func (c *reviveCommand) Run(a *app) error {
+	return c.surveyed(a, "revive", func(s driver.Surveyor, _ driver.Topology) error {
+		n, err := s.Revive(a.ctx, c.Queue)
+		if err == nil {
+			_, err = fmt.Fprintf(a.stdout, "%d dead letters of queue %s come back\n", n, c.Queue)
+		}
+		return err
+	})
+}

@@ -1,0 +1,29 @@
+package storetest_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/driver/storetest"
+	"github.com/pabal-go/pabal/internal/sim"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// The test of a driver: here, as an example, of the database in memory.
+func ExampleRun() {
+	_ = func(t *testing.T) {
+		storetest.Run(t, storetest.Harness[*sim.Tx]{Open: func(*testing.T) storetest.Database[*sim.Tx] {
+			w := world.Real()
+			d := sim.NewDatabase(w, sim.DatabaseOptions{})
+			store := d.Connect(w, sim.Direct)
+			return storetest.Database[*sim.Tx]{
+				Connect:  func(*testing.T) driver.Store[*sim.Tx] { return d.Connect(w, sim.Direct) },
+				Begin:    store.Begin,
+				Commit:   func(tx *sim.Tx) error { return tx.Commit(context.Background()) },
+				Rollback: func(tx *sim.Tx) error { tx.Rollback(context.Background()); return nil },
+				Nil:      func() *sim.Tx { return nil },
+			}
+		}})
+	}
+}

@@ -1,0 +1,262 @@
+package pabal_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/pabaltest"
+)
+
+// The examples run in pabaltest's world: databases, a broker and time in memory. With a real database the transaction is its
+// own (*sql.Tx, pgx.Tx), the store is of pabalsql or pabalpgx, and a service calls client.Run(ctx).
+
+type Paid struct {
+	OrderNo string `json:"orderNo"`
+	Amount  int    `json:"amount"`
+}
+
+var OrderPaid = pabal.Define("order-pay-done", pabal.Key(func(p Paid) string { return p.OrderNo }))
+
+// example stands in for the *testing.T that an example does not have.
+type example struct{ testing.TB }
+
+func (example) Helper()                           {}
+func (example) Cleanup(func())                    {}
+func (example) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func (example) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (example) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+
+// An event is recorded in the transaction that makes it true; another service handles it in a transaction of its own.
+func Example() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order, settlement := post.Client("order"), post.Client("settlement")
+	pabal.Handle(settlement.Consumer("settlement", nil), OrderPaid,
+		func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
+			fmt.Println("settling", e.Data.OrderNo, e.Data.Amount)
+			return tx.Insert(ctx, "ledger", e.Data.OrderNo, e.Data.Amount) // commits together with the inbox row
+		})
+	err := post.InTx(order, func(tx pabaltest.Tx) error {
+		if err := tx.Put(ctx, "orders", "A1", "paid"); err != nil {
+			return err
+		}
+		return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", 12000}))
+	})
+	fmt.Println("committed:", err)
+	post.Settle(time.Minute)
+	fmt.Println("ledger:", post.Get(settlement, "ledger", "A1"))
+	// Output:
+	// committed: <nil>
+	// settling A1 12000
+	// ledger: 12000
+}
+
+func ExampleDefine() {
+	// Not ordered: there is nothing that such events must keep order with.
+	viewed := pabal.Define[Paid]("order-viewed")
+	// Ordered by order number.
+	paid := pabal.Define("order-pay-done", pabal.Key(func(p Paid) string { return p.OrderNo }))
+	// Ordered together with order-pay-done, for it shares that topic.
+	cancelled := pabal.Define("order-cancelled", pabal.Key(func(p Paid) string { return p.OrderNo })).On(paid.Topic()).Version("2")
+	fmt.Println(viewed.Topic(), paid.Topic(), cancelled.Name(), cancelled.Topic())
+	// Output: order-viewed order-pay-done order-cancelled order-pay-done
+}
+
+func ExampleType_Decode() {
+	paid, err := OrderPaid.Decode([]byte(`{"orderNo":"A1","amount":12000}`))
+	fmt.Println(paid.Amount, err)
+	// Output: 12000 <nil>
+}
+
+func ExampleEvent_With() {
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		fmt.Println("paid through", e.Headers["channel"])
+		return nil
+	})
+	_ = post.InTx(order, func(tx pabaltest.Tx) error {
+		return order.Record(context.Background(), tx, OrderPaid.New(Paid{"A1", 1}).With("channel", "app"))
+	})
+	post.Settle(time.Minute)
+	// Output: paid through app
+}
+
+// What is too large, or no transaction, is found before anything is sent.
+func ExampleClient_Record() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	_ = post.InTx(order, func(tx pabaltest.Tx) error {
+		var limit *pabal.LimitError
+		err := order.Record(ctx, tx, OrderPaid.New(Paid{OrderNo: fmt.Sprintf("%0300d", 1)}))
+		fmt.Println(errors.As(err, &limit), err)
+		return nil
+	})
+	err := order.Record(ctx, nil, OrderPaid.New(Paid{"A1", 1}))
+	fmt.Println(errors.Is(err, pabal.ErrNoTransaction), err)
+	// Output:
+	// true record: key of order-pay-done: 300 bytes, at most 255 (use a digest of it)
+	// true record order-pay-done: not an open transaction
+}
+
+// The options of a client and of a consumer. New names the field that is out of bounds.
+func ExampleNew() {
+	serve := func(ctx context.Context, store driver.Store[pabaltest.Tx], broker driver.Broker) error {
+		client, err := pabal.New(ctx, store, broker, "order", &pabal.Options{RepublishAfter: 10 * time.Minute})
+		if err != nil {
+			return err
+		}
+		pabal.Handle(client.Consumer("audit", &pabal.ConsumerOptions{Concurrency: 2, Timeout: time.Minute}), OrderPaid,
+			func(context.Context, pabaltest.Tx, pabal.Received[Paid]) error { return nil })
+		go func() {
+			if client.Ready(ctx) == nil {
+				fmt.Println("queues are subscribed: take requests")
+			}
+		}()
+		return client.Run(ctx) // until ctx ends; then it drains, within 25 s
+	}
+	_ = serve
+}
+
+// A handler that fails is tried again; its key waits, others go on.
+func ExampleHandle() {
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("mail", nil), OrderPaid, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		fmt.Println("try", e.Attempt, "of", e.Key)
+		if e.Attempt < 3 {
+			return errors.New("mailbox full")
+		}
+		return nil
+	})
+	_ = post.InTx(order, func(tx pabaltest.Tx) error {
+		return order.Record(context.Background(), tx, OrderPaid.New(Paid{"A1", 1}))
+	})
+	post.Settle(time.Minute)
+	// Output:
+	// try 1 of A1
+	// try 2 of A1
+	// try 3 of A1
+}
+
+// Many events in one transaction.
+func ExampleHandleBatch() {
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	consumer := order.Consumer("statistics", &pabal.ConsumerOptions{Concurrency: 1, Batch: 100})
+	pabal.HandleBatch(consumer, OrderPaid, func(_ context.Context, _ pabaltest.Tx, events []pabal.Received[Paid]) error {
+		sum := 0
+		for _, e := range events {
+			sum += e.Data.Amount
+		}
+		fmt.Println(len(events), "events,", sum, "in all")
+		return nil
+	})
+	_ = post.InTx(order, func(tx pabaltest.Tx) error {
+		return order.Record(context.Background(), tx, OrderPaid.New(Paid{"A1", 1}), OrderPaid.New(Paid{"A1", 2}), OrderPaid.New(Paid{"A1", 3}))
+	})
+	post.Settle(time.Minute)
+	// Output: 3 events, 6 in all
+}
+
+// A W3C trace goes with the events from the recording context to the handler's.
+func ExampleWithTraceparent() {
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(ctx context.Context, _ pabaltest.Tx, _ pabal.Received[Paid]) error {
+		fmt.Println(pabal.Traceparent(ctx))
+		return nil
+	})
+	ctx := pabal.WithTraceparent(context.Background(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", 1})) })
+	post.Settle(time.Minute)
+	// Output: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+}
+
+// Status tells what is wrong, with the command that mends it; the methods do what the commands do.
+func ExampleOperator_Status() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	broken := true
+	pabal.Handle(order.Consumer("audit", &pabal.ConsumerOptions{Tries: 1}), OrderPaid,
+		func(context.Context, pabaltest.Tx, pabal.Received[Paid]) error {
+			if broken {
+				return errors.New("no such column: amount")
+			}
+			fmt.Println("handled")
+			return nil
+		})
+	_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", 1})) })
+	post.Settle(time.Minute)
+	status, _ := order.Status(ctx)
+	for i := range status.Inbox {
+		row := &status.Inbox[i]
+		fmt.Println(row.State, row.Reason, row.LastError)
+		broken = false
+		n, err := order.RetryReceived(ctx, "audit", row.ID)
+		fmt.Println("retried", n, err)
+	}
+	post.Settle(time.Minute)
+	// Output:
+	// parked failed failed: no such column: amount
+	// retried 1 <nil>
+	// handled
+}
+
+// Recorded events once more: here to handlers that shall run again.
+func ExampleOperator_Redeliver() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		fmt.Println("handled", e.Data.Amount)
+		return nil
+	})
+	for n := range 2 {
+		_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", n})) })
+	}
+	post.Settle(time.Minute)
+	_, err := order.Redeliver(ctx, pabal.Redelivery{Topic: OrderPaid.Topic(), Key: "A1", Consumer: "audit", Again: true, By: "kim"})
+	fmt.Println("ordered:", err)
+	post.Pass(time.Minute)
+	// Output:
+	// handled 0
+	// handled 1
+	// ordered: <nil>
+	// handled 0
+	// handled 1
+}
+
+// For programs that only look after a store: the command line, a dashboard.
+func ExampleOperate() {
+	look := func(ctx context.Context, store driver.Store[pabaltest.Tx]) error {
+		o, err := pabal.Operate(ctx, store)
+		if err != nil {
+			return err
+		}
+		status, err := o.Status(ctx)
+		if err == nil {
+			fmt.Println(status.Source, status.Healthy)
+		}
+		return err
+	}
+	_ = look
+}
+
+// What a company's administrators make at the broker, or `pabal topology apply --file` does.
+func ExampleClient_Topology() {
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(context.Context, pabaltest.Tx, pabal.Received[Paid]) error { return nil })
+	text, err := json.Marshal(order.Topology(OrderPaid))
+	fmt.Println(string(text), err)
+	// Output: {"topics":[{"name":"order-pay-done","ordered":true}],"queues":[{"name":"event-record-order","topics":["order-pay-done"]},{"name":"audit","topics":["order-pay-done"]}]} <nil>
+}

@@ -1,0 +1,84 @@
+package pabalsns_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/driver/brokertest"
+	"github.com/pabal-go/pabal/internal/servers"
+	"github.com/pabal-go/pabal/pabalsns"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func configuration(url string) aws.Config {
+	return aws.Config{
+		Region: "us-east-1", BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
+	}
+}
+
+// open connects to an endpoint, with what the tests want of the options where they say nothing.
+func open(t testing.TB, url string, o pabalsns.Options) *pabalsns.Broker {
+	t.Helper()
+	if o.Logger == nil {
+		o.Logger = quiet()
+	}
+	if o.Wait == 0 {
+		o.Wait = time.Second
+	}
+	b, err := pabalsns.Open(configuration(url), &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+var installations atomic.Int64
+
+// installation is a prefix that no other test uses.
+func installation() string { return fmt.Sprintf("t%d-", installations.Add(1)) }
+
+func harness(url string, o pabalsns.Options) brokertest.Harness {
+	o.Hold = 2 * time.Second
+	return brokertest.Harness{NoDedup: true, Open: func(*testing.T) func(*testing.T) driver.Broker {
+		o := o
+		o.Prefix = installation()
+		return func(t *testing.T) driver.Broker { return open(t, url, o) }
+	}}
+}
+
+func TestConformanceOnFauxqs(t *testing.T) {
+	brokertest.Run(t, harness(servers.Fauxqs(t, false).URL, pabalsns.Options{}))
+}
+
+// Topics are FIFO topics, queues standard ones, which know no deduplication.
+func TestConformanceOnFauxqsWithFIFOTopics(t *testing.T) {
+	brokertest.Run(t, harness(servers.Fauxqs(t, false).URL, pabalsns.Options{FIFO: true}))
+}
+
+func TestConformanceOnMoto(t *testing.T) {
+	brokertest.Run(t, harness(servers.Moto(t).URL, pabalsns.Options{}))
+}
+
+var village = driver.Topology{
+	Topics: []driver.TopicSpec{{Name: "paid", Ordered: true}}, Queues: []driver.QueueSpec{{Name: "settlement", Topics: []string{"paid"}}},
+}
+
+func check(t testing.TB, b *pabalsns.Broker, topology driver.Topology) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := b.Check(ctx, topology, true); err != nil {
+		t.Fatal(err)
+	}
+}
