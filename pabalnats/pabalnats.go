@@ -98,6 +98,8 @@ type Broker struct {
 	server *server.Server // nil: elsewhere
 	lock   *os.File
 
+	subscribing sync.Mutex // held while a queue's subscriptions change
+
 	mu     sync.Mutex
 	queues map[string]*queue
 	known  map[string]bool // queues that exist

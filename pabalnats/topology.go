@@ -123,6 +123,8 @@ func (b *Broker) checkQueue(
 	if !create {
 		return b.missingOf(ctx, stream, q, missing)
 	}
+	b.subscribing.Lock() // to read and to change a consumer's filter are two calls
+	defer b.subscribing.Unlock()
 	for {
 		topics, err := b.subscribe(ctx, kv, q)
 		if err != nil {
@@ -204,7 +206,8 @@ func wrongRevision(err error) bool {
 		errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-// filter makes the queue's consumer, or replaces its filter subjects and its hold where they differ.
+// filter makes the queue's consumer, or adds what its filter subjects lack and sets its hold. It takes none away: another
+// Check may have added a topic since the topics were read, and what is published while a subject is missing is gone.
 func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue string, topics []string) error {
 	want := []string{b.queueSubject(queue)}
 	for _, topic := range topics {
@@ -213,11 +216,12 @@ func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue stri
 	c, err := stream.Consumer(ctx, queue)
 	if err == nil {
 		config := c.CachedInfo().Config
-		if config.AckWait == b.o.Hold &&
-			slices.Equal(slices.Sorted(slices.Values(filters(config))), slices.Sorted(slices.Values(want))) {
+		has := filters(config)
+		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(has, want))))
+		if config.AckWait == b.o.Hold && len(all) == len(has) {
 			return nil
 		}
-		config.FilterSubject, config.FilterSubjects, config.AckWait = "", want, b.o.Hold
+		config.FilterSubject, config.FilterSubjects, config.AckWait = "", all, b.o.Hold
 		_, err = stream.UpdateConsumer(ctx, config)
 		return err
 	}

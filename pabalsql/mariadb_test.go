@@ -3,6 +3,7 @@ package pabalsql_test
 import (
 	"context"
 	"database/sql"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/pabal-go/pabal/driver/storetest"
@@ -52,5 +53,16 @@ func TestMariaDBConformance(t *testing.T) {
 		"latin1 connection": "charset=latin1",
 	} {
 		t.Run(name, func(t *testing.T) { storetest.Run(t, mariaDBHarness(m, parameters)) })
+	}
+}
+
+func TestStoresAnswerAsTheSimulatedOneDoes(t *testing.T) {
+	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
+	for name, h := range map[string]storetest.Harness[*sql.Tx]{"SQLite": sqliteHarness(), "MariaDB": mariaDBHarness(m, "")} {
+		t.Run(name, func(t *testing.T) {
+			for _, seed := range []uint64{1, 2, 3, rand.Uint64()} {
+				storetest.Differential(t, h, seed, 400)
+			}
+		})
 	}
 }

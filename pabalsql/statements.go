@@ -9,7 +9,7 @@ import (
 // The SQL of a dialect is a folder with its statements, each under a line "-- name: x", and fragments that stand in them in
 // braces, each under a line "-- fragment: x". Every dialect has the same names, with the same placeholders in the same order;
 // a statement without text is one that its database does not need, and is not sent. In a statement a tuple of placeholders
-// that is followed by "..." is repeated for every row.
+// that is followed by "..." is repeated for every row, with commas, or, as "...or" says, with that word between them.
 //
 //go:embed sql
 var statementFiles embed.FS
@@ -68,8 +68,12 @@ func repeat(text string, n int) string {
 	if !found {
 		return text
 	}
+	between := ", "
+	if rest, or := strings.CutPrefix(tail, "or"); or {
+		between, tail = " or ", rest
+	}
 	row := head[strings.LastIndexByte(head, '('):]
-	return head + strings.Repeat(", "+row, n-1) + tail
+	return head + strings.Repeat(between+row, n-1) + tail
 }
 
 // batches reports whether a statement takes many rows at once.

@@ -27,8 +27,10 @@ func openSQLite(t testing.TB) *sql.DB {
 	return db
 }
 
-func TestSQLiteConformance(t *testing.T) {
-	storetest.Run(t, storetest.Harness[*sql.Tx]{SingleWriter: true, Open: func(t *testing.T) storetest.Database[*sql.Tx] {
+func TestSQLiteConformance(t *testing.T) { storetest.Run(t, sqliteHarness()) }
+
+func sqliteHarness() storetest.Harness[*sql.Tx] {
+	return storetest.Harness[*sql.Tx]{SingleWriter: true, Open: func(t *testing.T) storetest.Database[*sql.Tx] {
 		db := openSQLite(t)
 		if _, err := db.Exec(`create table effect (n integer)`); err != nil {
 			t.Fatal(err)
@@ -44,7 +46,7 @@ func TestSQLiteConformance(t *testing.T) {
 			return plain.BeginTx(ctx, nil)
 		}
 		return d
-	}})
+	}}
 }
 
 // sqlDatabase is the suite's view of a database with Pabal's tables and a table effect; Unwatched is left to its kind.

@@ -204,8 +204,7 @@ func (d *Database) selectPending(sel driver.Selection, now time.Time) (rows []dr
 			rows = append(rows, *p)
 		}
 	}
-	t := d.pending[sel.Topic]
-	if len(sel.IDs) > 0 || t == nil {
+	if len(sel.IDs) > 0 {
 		return rows
 	}
 	if sel.Probe > 0 {
@@ -215,6 +214,10 @@ func (d *Database) selectPending(sel driver.Selection, now time.Time) (rows []dr
 		}
 		topic.ProbedAt = now
 		d.set(rowKey{table: tableTopic, topic: sel.Topic}, &topic)
+	}
+	t := d.pending[sel.Topic]
+	if t == nil {
+		return nil
 	}
 	for _, p := range t.rows {
 		switch {
@@ -306,6 +309,9 @@ func (s *Store) Read(ctx context.Context, q driver.Query) (r driver.Reading, err
 		r = driver.Reading{Now: s.d.now(), Source: s.d.source, Generation: s.d.generation()}
 		if q.Topics {
 			for _, name := range s.d.topics {
+				if p := s.d.pending[name]; s.d.rows[rowKey{table: tableTopic, topic: name}] == nil && (p == nil || len(p.rows) == 0) {
+					continue // it had pending rows once
+				}
 				r.Topics = append(r.Topics, s.d.readTopic(name, q))
 			}
 		}

@@ -35,7 +35,7 @@ insert into {p}counter (topic, `key`) values (?, ?)... on duplicate key update p
 -- name: counters
 select timestampdiff(microsecond, '1970-01-01', utc_timestamp(6)), (select generation from {p}meta where id = 1), c.topic, c.`key`,
     c.generation, c.position, c.last_id, c.last_at, (select t.position_floor from {p}topic t where t.name = c.topic)
-from {p}counter c force index (primary) where (c.topic, c.`key`) in ((?, ?)...) for update;
+from {p}counter c force index (primary) where (c.topic = ? and c.`key` = ?)...or for update;
 
 -- name: insert events
 insert into {p}event (id, topic, type, `key`, content_type, version, payload, headers, traceparent, recorded_at, position, prev_id,
