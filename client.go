@@ -112,6 +112,7 @@ type house struct {
 
 	mu     sync.Mutex // never held across a call that blocks
 	topics map[string]*topic
+	lastID uuid.UUID // of an event
 }
 
 // Client records and publishes the events of one source, and runs the consumers of the same database. X is the handle
@@ -327,5 +328,15 @@ func newID(w world.World) (id uuid.UUID) {
 	}
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// following is the next higher id of the same form: its last 56 bits are a counter that chance began (RFC 9562, section 6.2).
+func following(id uuid.UUID) uuid.UUID {
+	for i := len(id) - 1; i > 8; i-- {
+		if id[i]++; id[i] != 0 {
+			break
+		}
+	}
 	return id
 }

@@ -215,6 +215,62 @@ func TestAgainHandlesInOrderAndOncePerJob(t *testing.T) {
 	p.expectHandled("A1:1", "A1:3", "A1:9")
 }
 
+func TestAgainKeepsTheOrderOfEventsThatOneCallRecorded(t *testing.T) {
+	p := newProtocol(t)
+	p.settlement(pabal.ConsumerOptions{}, nil)
+	var events []pabal.Event
+	var want []string
+	for n := range 50 {
+		events, want = append(events, pay("A1", n)), append(want, fmt.Sprint("A1:", n))
+	}
+	p.record(events...)
+	p.Settle(time.Minute)
+	p.expectHandled(want...)
+	p.handled = nil
+	if _, err := p.order.Redeliver(t.Context(), pabal.Redelivery{Topic: OrderPaid.Topic(), Again: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.Pass(time.Minute)
+	p.expectHandled(want...)
+}
+
+func TestRedeliveryGoesOnAfterAKill(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		p := newProtocol(t)
+		p.settlement(pabal.ConsumerOptions{}, nil)
+		var events []pabal.Event
+		for n := range 500 {
+			events = append(events, pay("A1", n))
+		}
+		p.record(events...)
+		p.Settle(time.Minute)
+		p.handled = nil
+		if _, err := p.order.Redeliver(t.Context(), pabal.Redelivery{Topic: OrderPaid.Topic(), Again: again}); err != nil {
+			t.Fatal(err)
+		}
+		p.sent = nil
+		for len(p.sent) < 200 {
+			p.Pass(100 * time.Millisecond)
+		}
+		p.Kill(p.order)
+		p.order = p.another()
+		p.Pass(2 * time.Minute)
+		if n := len(p.sent); n < 500 || n > 600 { // a page at most is sent twice
+			t.Errorf("%d sent of 500", n)
+		}
+		want := 0
+		if again {
+			want = 500
+		}
+		if len(p.handled) != want {
+			t.Errorf("again %v: %d handled, want %d", again, len(p.handled), want)
+		}
+		if job := p.status(p.order).Jobs[0]; !job.Finished {
+			t.Errorf("%+v", job)
+		}
+	}
+}
+
 func TestRestoredBeginsNewRunsAndConsumersGoOn(t *testing.T) {
 	for _, restored := range []bool{true, false} {
 		p := newProtocol(t)
