@@ -68,13 +68,13 @@ func (o *Options) fill(l driver.Limits) (Options, error) {
 		f.Observer = noObserver{}
 	}
 	return f, errors.Join(
-		between("PublishTimeout", f.PublishTimeout, 100*time.Millisecond, time.Minute),
-		between("Lease", f.Lease, 3*f.PublishTimeout, time.Hour),
-		between("RepublishAfter", f.RepublishAfter, 30*time.Second, 24*time.Hour),
-		between("Retention", f.Retention, max(time.Hour, l.Redelivery+24*time.Hour), f.InboxRetention),
-		between("Queue", f.Queue, 1, 1_000_000),
-		between("Lanes", f.Lanes, 1, 256),
-		between("Sweep", f.Sweep, 100*time.Millisecond, time.Minute),
+		between("PublishTimeout of pabal.Options", f.PublishTimeout, 100*time.Millisecond, time.Minute),
+		between("Lease of pabal.Options", f.Lease, 3*f.PublishTimeout, time.Hour),
+		between("RepublishAfter of pabal.Options", f.RepublishAfter, 30*time.Second, 24*time.Hour),
+		between("Retention of pabal.Options", f.Retention, max(time.Hour, l.Redelivery+24*time.Hour), f.InboxRetention),
+		between("Queue of pabal.Options", f.Queue, 1, 1_000_000),
+		between("Lanes of pabal.Options", f.Lanes, 1, 256),
+		between("Sweep of pabal.Options", f.Sweep, 100*time.Millisecond, time.Minute),
 	)
 }
 
@@ -88,7 +88,7 @@ func between[N int | time.Duration](field string, value, low, high N) error {
 	if value >= low && value <= high {
 		return nil
 	}
-	return fmt.Errorf("%s of pabal.Options is %v: from %v to %v", field, value, low, high)
+	return fmt.Errorf("%s is %v: from %v to %v", field, value, low, high)
 }
 
 // ledger is the half of a driver.Store that needs no transaction of the caller.
@@ -113,6 +113,7 @@ type house struct {
 
 	mu     sync.Mutex // never held across a call that blocks
 	topics map[string]*topic
+	lastID uuid.UUID // of an event
 }
 
 // Client records and publishes the events of one source, and runs the consumers of the same database. X is the handle
@@ -128,7 +129,7 @@ type Client[X any] struct {
 	ready     world.Signal
 }
 
-// New opens a store and a broker for the events of source, the producing store's name: 1 to 50 letters, digits, '-' and
+// New opens a store and a broker for the events of source, the producing store's name: 1 to 51 letters, digits, '-' and
 // '_'. The store keeps it and refuses another one later ([ErrSource]). New checks the tables ([ErrSchema]) and every
 // option, and publishes nothing: [Client.Run] does.
 func New[X any](
@@ -362,5 +363,15 @@ func newID(w world.World) (id uuid.UUID) {
 	}
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// following is the next higher id of the same form: its last 56 bits are a counter that chance began (RFC 9562, section 6.2).
+func following(id uuid.UUID) uuid.UUID {
+	for i := len(id) - 1; i > 8; i-- {
+		if id[i]++; id[i] != 0 {
+			break
+		}
+	}
 	return id
 }

@@ -322,12 +322,14 @@ func TestWhatWasStartedFourTimesRunsWithoutItsSuccessors(t *testing.T) {
 }
 
 func TestTooOldToTellIsParkedNeverRun(t *testing.T) {
-	p := newProtocolWith(t, pabal.Options{Retention: 5 * 24 * time.Hour, InboxRetention: 5 * 24 * time.Hour, Sweep: time.Minute})
+	p := newProtocolWith(t, short)
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
 	b := p.intercept(pay("A1", 1), pay("A1", 2))
 	p.deliver(b...)
 	p.expectHandled("A1:1", "A1:2")
-	p.Pass(5*24*time.Hour + 3*time.Hour)
+	p.away(6*day, settlement)
+	settlement = p.settlement(pabal.ConsumerOptions{}, nil)
+	p.Pass(3 * time.Hour)
 	p.deliver(b...) // nobody remembers them
 	p.Pass(time.Minute)
 	p.expectHandled("A1:1", "A1:2")

@@ -1,6 +1,7 @@
 package pabal
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -74,7 +75,6 @@ func (c *Client[X]) prepare(ctx context.Context, events []Event) ([]driver.Event
 			return nil, fmt.Errorf("record: %w", err)
 		}
 		rows[i] = e.event
-		rows[i].ID = newID(c.house.w)
 		rows[i].Headers = headers
 		if !e.event.Bare {
 			rows[i].Traceparent = traceparent
@@ -83,6 +83,7 @@ func (c *Client[X]) prepare(ctx context.Context, events []Event) ([]driver.Event
 			return nil, fmt.Errorf("record: %w", err)
 		}
 	}
+	c.house.identify(rows)
 	return rows, nil
 }
 
@@ -98,6 +99,20 @@ func checkBare(e *driver.Event, headers []byte) error {
 			"control characters, U+FFFE and U+FFFF", e.Type)
 	}
 	return nil
+}
+
+// identify gives rows ids that follow each other within a process: events of one statement have one RecordedAt, so that
+// it is their ids that tell a redelivery their order (P5).
+func (h *house) identify(rows []driver.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range rows {
+		id := newID(h.w)
+		if bytes.Compare(id[:], h.lastID[:]) <= 0 {
+			id = following(h.lastID)
+		}
+		rows[i].ID, h.lastID = id, id
+	}
 }
 
 // checkSize holds an event against what the broker takes.

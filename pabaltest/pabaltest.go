@@ -42,6 +42,7 @@ type Post struct {
 	t         testing.TB
 	sim       *sim.Sim
 	world     world.World
+	clock     *sim.Process
 	broker    *sim.BrokerServer
 	databases []*database
 	offices   []*office
@@ -74,7 +75,8 @@ func New(t testing.TB) *Post {
 	t.Helper()
 	s := sim.New(1, sim.Faults{})
 	t.Cleanup(s.Close)
-	p := &Post{t: t, sim: s, world: s.Process("broker").World()}
+	p := &Post{t: t, sim: s, clock: s.Process("broker")}
+	p.world = p.clock.World()
 	p.broker = sim.NewBrokerServer(p.world, sim.BrokerOptions{Dedup: 5 * time.Minute, Answer: p.ask})
 	return p
 }
@@ -158,6 +160,7 @@ func (p *Post) Get(c *Client, table, key string) any {
 func (p *Post) Pass(d time.Duration) {
 	p.t.Helper()
 	p.run()
+	p.clock.Go("clock", func(w world.World) { _ = w.Sleep(context.Background(), d) }) // although nobody else waits for anything
 	p.advance(d, nil)
 }
 

@@ -104,6 +104,13 @@ func TestStopEndsTheClientAndSaysWhatItReturned(t *testing.T) {
 		t.Error(err)
 	}
 	post.Settle(time.Minute)
+	if err := post.Stop(other); err != nil {
+		t.Error(err)
+	}
+	start := post.Now()
+	if post.Pass(time.Hour); post.Now().Sub(start) != time.Hour {
+		t.Errorf("%v have passed while no client runs", post.Now().Sub(start))
+	}
 }
 
 func TestKillInATransactionRollsItBack(t *testing.T) {
