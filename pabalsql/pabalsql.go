@@ -200,18 +200,6 @@ func micros(t time.Time) any {
 	return t.UnixMicro()
 }
 
-func timeOf(n sql.NullInt64) time.Time {
-	if !n.Valid {
-		return time.Time{}
-	}
-	return time.UnixMicro(n.Int64).UTC()
-}
-
-func idOf(b []byte) (id uuid.UUID) {
-	copy(id[:], b)
-	return id
-}
-
 func idOrNull(id uuid.UUID) any {
 	if id == uuid.Nil {
 		return nil
