@@ -98,6 +98,18 @@ func TestSkipReceivedLetsTheKeyGoOn(t *testing.T) {
 	p.expectCount("consume skipped", 1)
 }
 
+func TestSkipReceivedOfAHeldEventGoesOnBehindIt(t *testing.T) {
+	p := newProtocol(t)
+	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("A1", 4))
+	p.deliver(b[0], b[2], b[3])
+	if n, err := settlement.SkipReceived(t.Context(), "settlement", read(t, b[2]).ID); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	p.Settle(10 * time.Second)
+	p.expectHandled("A1:1", "A1:4")
+}
+
 func TestRedeliverFillsHolesAndRepeatsNothing(t *testing.T) {
 	for name, r := range map[string]pabal.Redelivery{
 		"by topic, to all":     {Topic: OrderPaid.Topic()},

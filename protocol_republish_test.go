@@ -215,16 +215,25 @@ func TestPoisonThatKillsItsProcessIsSoonAloneAndParked(t *testing.T) {
 	p.expectCount("confirm confirmed", 301)
 }
 
-func TestReleasedLeaseIsNoCrash(t *testing.T) {
+func TestReleaseWithoutATryIsAVerdict(t *testing.T) {
 	p := newProtocol(t)
-	p.answer = func(pabaltest.Message) pabaltest.Answer { return pabaltest.Again }
-	for n := range 10 {
-		p.record(view(n))
+	binary := pabal.Define[[]byte]("binary")
+	var events []pabal.Event
+	for range 80 { // six or so go into a call
+		events = append(events, binary.New(make([]byte, 100_000)))
 	}
-	p.Pass(30 * time.Minute) // most were claimed, and given back untried
+	p.record(events...)
+	p.Kill(p.order)
+	p.answer = func(pabaltest.Message) pabaltest.Answer { return pabaltest.Again }
+	p.order = p.another()
+	p.Pass(14 * time.Second) // all were claimed, five calls made: the rest is given back
+	tried := len(p.sent)
+	if tried == 0 || tried >= 80 {
+		t.Fatalf("%d tried", tried)
+	}
 	for _, e := range p.events() {
-		if e.Pending == nil || e.Pending.Crashes > 1 {
-			t.Errorf("%+v", e.Pending)
+		if e.Pending == nil || e.Pending.Claims == 0 || e.Pending.Crashes != 0 {
+			t.Fatalf("counted as a crash: %+v", e.Pending)
 		}
 	}
 }
