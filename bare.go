@@ -66,6 +66,9 @@ func (e *envelope) readBare(d *driver.Delivery, times string) (err error) {
 		}
 	}
 	e.Topic, e.Payload, e.ContentType, e.Bare = parts[2], d.Body, contentJSON, true
+	if err := e.tooLong(); err != nil {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
 	return nil
 }
 

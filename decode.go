@@ -2,6 +2,7 @@ package pabal
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -50,6 +51,9 @@ func (e *envelope) decode(body []byte, known *names) error {
 		e.ID, e.Position, e.Prev, e.Job = digest([]byte(d.id)), 0, driver.Ref{}, uuid.Nil
 		return nil
 	}
+	if err := e.tooLong(); err != nil {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
 	switch prev := e.Prev; {
 	case e.Position != 0 && e.Key == "":
 		return fmt.Errorf("%w: a position without subject", errUnreadable)
@@ -57,6 +61,22 @@ func (e *envelope) decode(body []byte, known *names) error {
 		return fmt.Errorf("%w: half a reference to the event before", errUnreadable)
 	}
 	return nil
+}
+
+// tooLong refuses names that no Pabal would have recorded, and no inbox has room for.
+func (e *envelope) tooLong() error {
+	return cmp.Or(
+		within("source", "bytes", len(e.Source), maxName, ""), within("topic", "bytes", len(e.Topic), maxName, ""),
+		within("type", "bytes", len(e.Type), maxType, ""), within("subject", "bytes", len(e.Key), maxKey, ""),
+	)
+}
+
+// brief is a text in as many bytes as an inbox has room for: itself, or a digest of it.
+func brief(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return digest([]byte(text)).String()
 }
 
 // digest makes an id of bytes that have none of their own: the first half of their SHA-256, marked as a version 8 UUID.

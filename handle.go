@@ -162,7 +162,8 @@ func (e *envelope) row(body []byte, now time.Time) driver.Row {
 		ID:        e.ID, Type: e.Type, Position: e.Position, Prev: e.Prev, RecordedAt: e.RecordedAt, SentAt: e.SentAt,
 		Body: body,
 	}
-	if e.foreign {
+	if e.foreign { // of names as long as they like
+		r.Source, r.Topic, r.Key, r.Type = brief(e.Source, maxName), brief(e.Topic, maxName), brief(e.Key, maxKey), brief(e.Type, maxType)
 		r.SentAt = now
 		if r.RecordedAt.IsZero() {
 			r.RecordedAt = now

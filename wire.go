@@ -14,7 +14,7 @@ import (
 )
 
 // The wire is CloudEvents 1.0, structured JSON, over every broker: https://github.com/cloudevents/spec. This file is its
-// only encoder and decoder. Fields are added, never changed; a reader ignores what it does not know.
+// only encoder, decode.go the only decoder. Fields are added, never changed; a reader ignores what it does not know.
 //
 // Extensions: topic, position, previd, prevposition, prevtime, sentat, traceparent, headers (a JSON object in a string,
 // for CloudEvents has no nested values), skipped, job, replyto (canary.go). Numbers are strings: a CloudEvents integer has 32 bits.

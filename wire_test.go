@@ -177,6 +177,29 @@ func TestEnvelopeRoomIsEnough(t *testing.T) {
 	}
 }
 
+// TestNamesThatNoInboxHasRoomForAreUnreadableOrBrief: a database that refuses a row would look as if it were away, for ever.
+func TestNamesThatNoInboxHasRoomForAreUnreadableOrBrief(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	for _, lengthen := range []func(*envelope){
+		func(e *envelope) { e.Source = long }, func(e *envelope) { e.Topic = long },
+		func(e *envelope) { e.Type = long }, func(e *envelope) { e.Key = long },
+	} {
+		e := wireEvent([]byte(`{}`), contentJSON)
+		lengthen(&e)
+		if _, err := decode(e.append(nil)); !errors.Is(err, errUnreadable) || !strings.Contains(err.Error(), "300 bytes") {
+			t.Errorf("read: %v", err)
+		}
+	}
+	foreign, err := decode([]byte(`{"specversion":"1.0","id":"1","source":"` + long + `","type":"` + long + `","subject":"` + long + `"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := foreign.row(nil, time.Now())
+	if len(row.Source) > maxName || len(row.Type) > maxType || len(row.Key) > maxKey || foreign.Source != long {
+		t.Errorf("row is %+v", row)
+	}
+}
+
 // TestWireReadsEveryPrefixWithoutPanic: what was cut off on its way is unreadable.
 func TestWireReadsEveryPrefixWithoutPanic(t *testing.T) {
 	e := wireEvent([]byte(`{"a":[1,"\u00e9\"",{}]}`), contentJSON)
