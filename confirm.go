@@ -192,12 +192,12 @@ func (c *confirmer) settle(ctx context.Context, ours []envelope, deliveries []dr
 // sort takes in what the store answered.
 func (c *confirmer) sort(ours []envelope, answers []driver.Confirmation) {
 	now := c.w.Now()
-	var counts [ghost + 1]int
+	var counts []tally
 	c.mu.Lock()
 	for i := range ours {
 		e := &ours[i]
 		f := classify(answers[i], e.RecordedAt, time.Time{}, false)
-		counts[f]++
+		counts = addTally(counts, f.String(), e.Topic)
 		seen := sighting{e.Ref(), e.Topic, now}
 		switch f {
 		case confirmed:
@@ -220,8 +220,8 @@ func (c *confirmer) sort(ours []envelope, answers []driver.Confirmation) {
 		c.recent = c.recent[over:]
 	}
 	c.mu.Unlock()
-	for f, n := range counts {
-		c.count(finding(f), ours[0].Topic, n)
+	for _, t := range counts {
+		c.o.Observer.Count(Count{Step: "confirm", Result: t.result, Topic: t.topic, N: t.n})
 	}
 }
 

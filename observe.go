@@ -8,7 +8,7 @@ import (
 // Observer watches a client, for metrics and traces; pabalotel has one for OpenTelemetry. Its methods are called from
 // many tasks at once and must not block.
 type Observer interface {
-	// Start is called when a step begins: record, publish, confirm, republish, handle. The context it returns is used
+	// Start is called when a step begins: record, publish, handle. The context it returns is used
 	// in the step (in record, its [WithTraceparent] goes with the events), the function is called at its end.
 	Start(ctx context.Context, s Step) (context.Context, func(error))
 	// Count is called when something happened to N events.

@@ -274,9 +274,33 @@ func (o *Operator) RetryReceived(ctx context.Context, consumer string, ids ...uu
 	return o.orderReceived(ctx, consumer, ids, reasonRetry)
 }
 
-// SkipReceived has a consumer pass over held or parked events without handling them.
+// SkipReceived has a consumer pass over held or parked events without handling them, and go on without a missing one: an id
+// that is not in the inbox, but is the predecessor of a held event, is given up, and its key goes on at its lowest held.
+// Predecessors are looked for among the first 1,000 held events.
 func (o *Operator) SkipReceived(ctx context.Context, consumer string, ids ...uuid.UUID) (int, error) {
-	return o.orderReceived(ctx, consumer, ids, reasonSkip)
+	n, err := o.orderReceived(ctx, consumer, ids, reasonSkip)
+	if err != nil || n == len(ids) {
+		return n, err
+	}
+	held, err := o.Received(ctx, consumer, driver.RowFilter{State: driver.Held, Limit: maxRecord})
+	if err != nil {
+		return n, err
+	}
+	var stuck []uuid.UUID // the lowest held of keys that wait for one of ids; rows are in the order of keys and positions
+	for i := range held {
+		if !slices.Contains(ids, held[i].Prev.ID) {
+			continue
+		}
+		lowest := i
+		for lowest > 0 && held[lowest-1].CursorKey == held[i].CursorKey {
+			lowest--
+		}
+		if id := held[lowest].ID; !slices.Contains(ids, id) && !slices.Contains(stuck, id) {
+			stuck = append(stuck, id)
+		}
+	}
+	m, err := o.orderReceived(ctx, consumer, stuck, reasonRetry)
+	return n + m, err
 }
 
 func (o *Operator) orderReceived(ctx context.Context, consumer string, ids []uuid.UUID, why string) (int, error) {

@@ -17,7 +17,7 @@ type chunk[X any] struct {
 	save     driver.Save
 }
 
-// tally counts what became of arrivals, for the observer, once the transaction has committed.
+// tally counts what became of events, for the observer.
 type tally struct {
 	result string
 	topic  string
@@ -79,14 +79,16 @@ func (p *planner[X]) memory(row *driver.Row) driver.Memory {
 	return driver.Memory{}
 }
 
-func (p *planner[X]) note(result, topic string) {
-	for i := range p.tally {
-		if t := &p.tally[i]; t.result == result && t.topic == topic {
+func (p *planner[X]) note(result, topic string) { p.tally = addTally(p.tally, result, topic) }
+
+func addTally(tallies []tally, result, topic string) []tally {
+	for i := range tallies {
+		if t := &tallies[i]; t.result == result && t.topic == topic {
 			t.n++
-			return
+			return tallies
 		}
 	}
-	p.tally = append(p.tally, tally{result, topic, 1})
+	return append(tallies, tally{result, topic, 1})
 }
 
 // arrive places a message that Load found to be new. It applies rules 1 and 2, then place.

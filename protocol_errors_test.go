@@ -50,7 +50,8 @@ func TestEveryLimitNamesFieldLimitAndActualValue(t *testing.T) {
 		"headers": {event: with(21),
 			limit: &pabal.LimitError{Field: "headers of order-viewed", Unit: "headers", Limit: 20, Actual: 21}},
 		"header's name": {event: view(1).With(long(65), "v"),
-			limit: &pabal.LimitError{Field: fmt.Sprintf("name of header %q of order-viewed", long(65)), Unit: "bytes", Limit: 64, Actual: 65}},
+			limit: &pabal.LimitError{
+				Field: fmt.Sprintf("name of header %q of order-viewed", long(65)), Unit: "bytes", Limit: 64, Actual: 65}},
 		"header's letters": {event: view(1).With("Big", "v"), want: `header "Big" of order-viewed: a name is lower-case letters`},
 		"header's value": {event: view(1).With("h", long(1025)),
 			limit: &pabal.LimitError{Field: `header "h" of order-viewed`, Unit: "bytes", Limit: 1024, Actual: 1025}},
@@ -128,7 +129,8 @@ func TestAllEventsOfACallAreRecordedOrNone(t *testing.T) {
 
 func TestRecordWantsAnOpenTransaction(t *testing.T) {
 	p := newProtocol(t)
-	if err := p.order.Record(t.Context(), nil, pay("A1", 1)); !errors.Is(err, pabal.ErrNoTransaction) || !strings.Contains(err.Error(), "record order-pay-done") {
+	err := p.order.Record(t.Context(), nil, pay("A1", 1))
+	if !errors.Is(err, pabal.ErrNoTransaction) || !strings.Contains(err.Error(), "record order-pay-done") {
 		t.Errorf("nil: %v", err)
 	}
 	var finished pabaltest.Tx
@@ -160,7 +162,7 @@ func TestSourceIsKeptAndItsNameChecked(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := pabal.New(t.Context(), store, broker, "billing", nil)
-	if !errors.Is(err, pabal.ErrSource) || !strings.Contains(err.Error(), "billing is given") || !strings.Contains(err.Error(), long(51)) {
+	if !errors.Is(err, pabal.ErrSource) || !strings.Contains(err.Error(), long(51)+" is stored, billing is given") {
 		t.Errorf("another source: %v", err)
 	}
 	if _, err = pabal.New(t.Context(), store.Unwatched(), broker, long(51), nil); !errors.Is(err, pabal.ErrUnwatched) {

@@ -31,13 +31,14 @@ func TestFailedHandlerIsTriedAgainWithBackoffThenParkedAndItsKeyWaits(t *testing
 	var attempts []int
 	start := p.Now()
 	broken := true
-	settlement := p.settlement(pabal.ConsumerOptions{Tries: 5}, func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
-		if !broken || e.Data.Amount != 1 {
-			return nil
-		}
-		tries, attempts = append(tries, p.Now().Sub(start)), append(attempts, e.Attempt)
-		return errors.Join(tx.Put(ctx, "half", "done", 1), errMood)
-	})
+	settlement := p.settlement(pabal.ConsumerOptions{Tries: 5},
+		func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
+			if !broken || e.Data.Amount != 1 {
+				return nil
+			}
+			tries, attempts = append(tries, p.Now().Sub(start)), append(attempts, e.Attempt)
+			return errors.Join(tx.Put(ctx, "half", "done", 1), errMood)
+		})
 	p.record(pay("A1", 1))
 	p.record(pay("A1", 2))
 	p.record(pay("B1", 7))
@@ -96,7 +97,8 @@ func TestPassParkedLetsTheKeyGoOn(t *testing.T) {
 
 func TestPanicIsAFailure(t *testing.T) {
 	p := newProtocol(t)
-	settlement := p.settlement(pabal.ConsumerOptions{Tries: 1}, func(context.Context, pabaltest.Tx, pabal.Received[Paid]) error { panic("ouch") })
+	settlement := p.settlement(pabal.ConsumerOptions{Tries: 1},
+		func(context.Context, pabaltest.Tx, pabal.Received[Paid]) error { panic("ouch") })
 	p.record(view(1))
 	p.Settle(time.Minute)
 	if rows := p.received(settlement); len(rows) != 1 || !strings.Contains(rows[0].LastError, "handler panicked: ouch") {
@@ -125,15 +127,16 @@ func TestHandlerThatIgnoresItsContextLosesItsTransaction(t *testing.T) {
 	p := newProtocol(t)
 	var late error
 	first := true
-	settlement := p.settlement(pabal.ConsumerOptions{Timeout: time.Second}, func(ctx context.Context, tx pabaltest.Tx, _ pabal.Received[Paid]) error {
-		if !first {
-			return nil
-		}
-		first = false
-		_ = p.Sleep(context.Background(), time.Minute)
-		late = tx.Commit(context.Background())
-		return late
-	})
+	settlement := p.settlement(pabal.ConsumerOptions{Timeout: time.Second},
+		func(ctx context.Context, tx pabaltest.Tx, _ pabal.Received[Paid]) error {
+			if !first {
+				return nil
+			}
+			first = false
+			_ = p.Sleep(context.Background(), time.Minute)
+			late = tx.Commit(context.Background())
+			return late
+		})
 	p.record(pay("A1", 1))
 	p.Pass(5 * time.Second)
 	p.expectCount("consume failed", 0)
@@ -153,13 +156,14 @@ func TestHandlerThatIgnoresItsContextLosesItsTransaction(t *testing.T) {
 func TestHandlerThatCommitsItsTransactionHasOneEffect(t *testing.T) {
 	for _, answer := range []error{nil, errMood} { // whatever it says afterwards
 		p := newProtocol(t)
-		settlement := p.bareSettlement(pabal.ConsumerOptions{}, func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
-			p.handled = append(p.handled, fmt.Sprint(e.Data.Amount))
-			if err := errors.Join(tx.Put(ctx, "effect", e.ID.String(), 1), tx.Commit(ctx)); err != nil {
-				t.Error(err)
-			}
-			return answer
-		})
+		settlement := p.bareSettlement(pabal.ConsumerOptions{},
+			func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
+				p.handled = append(p.handled, fmt.Sprint(e.Data.Amount))
+				if err := errors.Join(tx.Put(ctx, "effect", e.ID.String(), 1), tx.Commit(ctx)); err != nil {
+					t.Error(err)
+				}
+				return answer
+			})
 		b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("B1", 4))
 		p.deliver(b[2], b[1], b[0], b[0], b[3])
 		p.Settle(time.Minute)
@@ -252,15 +256,18 @@ func TestConflictRepeatsAtOnceWithoutAFailure(t *testing.T) {
 }
 
 // deadly is a settlement service that is started again whenever its handler has killed it; it returns how often.
-func (p *protocol) deadly(d time.Duration, kills func(pabal.Received[Paid]) bool, record func()) (deaths int, client *pabaltest.Client) {
+func (p *protocol) deadly(
+	d time.Duration, kills func(pabal.Received[Paid]) bool, record func(),
+) (deaths int, client *pabaltest.Client) {
 	begin := func() {
-		client = p.settlement(pabal.ConsumerOptions{Timeout: 5 * time.Second}, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		deadly := func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
 			if kills(e) {
 				deaths++
 				p.Kill(client)
 			}
 			return nil
-		})
+		}
+		client = p.settlement(pabal.ConsumerOptions{Timeout: 5 * time.Second}, deadly)
 	}
 	begin()
 	record()
@@ -339,58 +346,5 @@ func TestTooOldToTellIsParkedNeverRun(t *testing.T) {
 	}
 	if said := p.troubles(settlement); !strings.Contains(said, "is parked: too old to tell") {
 		t.Errorf("P6: status says %s", said)
-	}
-}
-
-func TestOverflowIsShownAndItsCommandCompletesTheKey(t *testing.T) {
-	p := newProtocol(t)
-	client := p.Client("billing")
-	next := 0
-	consumer := client.Consumer("billing", &pabal.ConsumerOptions{Concurrency: 1, Batch: 1000})
-	pabal.HandleBatch(consumer, OrderPaid, func(_ context.Context, _ pabaltest.Tx, es []pabal.Received[Paid]) error {
-		for _, e := range es {
-			if e.Data.Amount != next {
-				t.Fatalf("P5: handled %d, want %d", e.Data.Amount, next)
-			}
-			next++
-		}
-		return nil
-	})
-	p.AnswerNext(pabaltest.Forget)
-	p.record(pay("A1", 0))
-	p.Pass(time.Second)
-	const all = driver.CountMax + 501
-	for n := 1; n < all; n += 1000 {
-		var events []pabal.Event
-		for i := n; i < min(n+1000, all); i++ {
-			events = append(events, pay("A1", i))
-		}
-		p.record(events...)
-	}
-	p.Pass(time.Minute)
-	status := p.status(client)
-	if len(status.Overflowing) != 1 || status.Consumers[0].Held != driver.CountMax || next != 0 {
-		t.Fatalf("handled %d, held %+v, overflowing %+v", next, status.Consumers, status.Overflowing)
-	}
-	said := p.troubles(client)
-	overflow := status.Overflowing[0].Overflow
-	from := overflow.RecordedAt.Format(time.RFC3339Nano)
-	if !strings.Contains(said, "overflows") ||
-		!strings.Contains(said, fmt.Sprintf("pabal redeliver --topic %s --key \"A1\" --from %s --to billing", OrderPaid.Topic(), from)) {
-		t.Fatalf("P6: status says %s", said)
-	}
-	p.Settle(10 * time.Minute) // the first was accepted and forgotten: it comes by itself
-	if next != driver.CountMax+1 {
-		t.Errorf("handled %d of what was held", next)
-	}
-	_, err := p.order.Redeliver(t.Context(), pabal.Redelivery{
-		Topic: OrderPaid.Topic(), Key: "A1", From: overflow.RecordedAt, Consumer: "billing", Rate: 10_000,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Pass(time.Minute)
-	if status = p.status(client); next != all || len(status.Overflowing) != 0 {
-		t.Errorf("handled %d of %d, overflowing %+v", next, all, status.Overflowing)
 	}
 }

@@ -329,3 +329,40 @@ func TestStatusOfAFreshStoreIsHealthy(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestSkippingAMissingPredecessorLetsItsKeyGoOn: design section 2, "the key goes on at its lowest held".
+func TestSkippingAMissingPredecessorLetsItsKeyGoOn(t *testing.T) {
+	post := pabaltest.New(t)
+	order := post.Client("order")
+	var handled []int
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		handled = append(handled, e.Data.Amount)
+		return nil
+	})
+	record := func(n int) {
+		err := post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(t.Context(), tx, OrderPaid.New(Paid{"A1", n})) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(0)
+	post.Settle(time.Minute)
+	post.Unsubscribe("audit", OrderPaid.Topic()) // the record queue gets its copy, this one does not
+	record(1)
+	post.Pass(time.Second)
+	post.Subscribe("audit", OrderPaid.Topic())
+	record(2)
+	record(3)
+	post.Pass(time.Minute)
+	missing := pabaltest.Recorded(post, OrderPaid)[1].ID
+	if n, err := order.SkipReceived(t.Context(), "audit", missing); n != 1 || err != nil {
+		t.Fatalf("%d skipped, %v", n, err)
+	}
+	post.Settle(time.Minute)
+	if fmt.Sprint(handled) != "[0 2 3]" {
+		t.Errorf("handled %v", handled)
+	}
+	if n, err := order.SkipReceived(t.Context(), "audit", missing); n != 0 || err != nil {
+		t.Errorf("nothing waits for it, and %d were skipped, %v", n, err)
+	}
+}

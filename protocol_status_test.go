@@ -1,12 +1,14 @@
 package pabal_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/pabaltest"
 )
 
@@ -65,5 +67,58 @@ func TestHeldLongIsNotHiddenByMoreThanIsRead(t *testing.T) {
 	p.Pass(time.Second)
 	if said := p.troubles(settlement); !strings.Contains(said, "settlement: of 251 events that are held one has been for long") {
 		t.Errorf("P6: status says %q", said)
+	}
+}
+
+func TestOverflowIsShownAndItsCommandCompletesTheKey(t *testing.T) {
+	p := newProtocol(t)
+	client := p.Client("billing")
+	next := 0
+	consumer := client.Consumer("billing", &pabal.ConsumerOptions{Concurrency: 1, Batch: 1000})
+	pabal.HandleBatch(consumer, OrderPaid, func(_ context.Context, _ pabaltest.Tx, es []pabal.Received[Paid]) error {
+		for _, e := range es {
+			if e.Data.Amount != next {
+				t.Fatalf("P5: handled %d, want %d", e.Data.Amount, next)
+			}
+			next++
+		}
+		return nil
+	})
+	p.AnswerNext(pabaltest.Forget)
+	p.record(pay("A1", 0))
+	p.Pass(time.Second)
+	const all = driver.CountMax + 501
+	for n := 1; n < all; n += 1000 {
+		var events []pabal.Event
+		for i := n; i < min(n+1000, all); i++ {
+			events = append(events, pay("A1", i))
+		}
+		p.record(events...)
+	}
+	p.Pass(time.Minute)
+	status := p.status(client)
+	if len(status.Overflowing) != 1 || status.Consumers[0].Held != driver.CountMax || next != 0 {
+		t.Fatalf("handled %d, held %+v, overflowing %+v", next, status.Consumers, status.Overflowing)
+	}
+	said := p.troubles(client)
+	overflow := status.Overflowing[0].Overflow
+	from := overflow.RecordedAt.Format(time.RFC3339Nano)
+	if !strings.Contains(said, "overflows") ||
+		!strings.Contains(said, fmt.Sprintf("pabal redeliver --topic %s --key \"A1\" --from %s --to billing", OrderPaid.Topic(), from)) {
+		t.Fatalf("P6: status says %s", said)
+	}
+	p.Settle(10 * time.Minute) // the first was accepted and forgotten: it comes by itself
+	if next != driver.CountMax+1 {
+		t.Errorf("handled %d of what was held", next)
+	}
+	_, err := p.order.Redeliver(t.Context(), pabal.Redelivery{
+		Topic: OrderPaid.Topic(), Key: "A1", From: overflow.RecordedAt, Consumer: "billing", Rate: 10_000,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Pass(time.Minute)
+	if status = p.status(client); next != all || len(status.Overflowing) != 0 {
+		t.Errorf("handled %d of %d, overflowing %+v", next, all, status.Overflowing)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"go/types"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -279,4 +280,47 @@ func publicPackages(t *testing.T) []string {
 		}
 	}
 	return dirs
+}
+
+// TestPromisesPageNamesWhatIsThere: every function and every test in the table of docs/promises.md exists.
+func TestPromisesPageNamesWhatIsThere(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs/promises.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := filepath.Glob(filepath.Join(root, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, file := range tests {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code.Write(text)
+	}
+	kept := regexp.MustCompile("`(\\w+\\.go)` (\\w+)")
+	rows := 0
+	for line := range strings.Lines(string(page)) {
+		columns := strings.Split(line, " | ")
+		if len(columns) != 4 || !strings.Contains(columns[1], ".go`") {
+			continue
+		}
+		rows++
+		for _, m := range kept.FindAllStringSubmatch(columns[1], -1) {
+			text, err := os.ReadFile(filepath.Join(root, m[1]))
+			if err != nil || !regexp.MustCompile(`func (\([^)]*\) )?`+m[2]+`[\[(]`).Match(text) {
+				t.Errorf("%s has no function %s (%v): %s", m[1], m[2], err, line)
+			}
+		}
+		for _, name := range strings.Split(columns[2], ", ") {
+			if !strings.Contains(code.String(), "func Test"+strings.TrimSpace(name)+"(") {
+				t.Errorf("there is no Test%s: %s", name, line)
+			}
+		}
+	}
+	if rows < 100 {
+		t.Errorf("the table has %d rows", rows)
+	}
 }
