@@ -161,3 +161,29 @@ func (p *post) exec(on interface {
 		p.t.Fatalf("%s: %v", text, err)
 	}
 }
+
+// broken is a type whose payload no event can hold.
+var broken = pabal.Define[chan int]("broken")
+
+// plainRecorder records one keyed event for each that it is given, and notes the outcome, which must not come before Record
+// has returned.
+type plainRecorder struct {
+	store    *pabalpgx.Store
+	returned bool
+	states   []driver.CommitState
+}
+
+func (r *plainRecorder) Record(ctx context.Context, tx pgx.Tx, events ...pabal.Event) error {
+	list := make([]driver.Event, len(events))
+	for i := range list {
+		list[i] = driver.Event{ID: uuid.Must(uuid.NewV7()), Topic: "order-paid", Type: "order-paid", Key: "a"}
+	}
+	early := true
+	err := r.store.Record(ctx, tx, driver.Recording{Events: list, Outcome: func(s driver.CommitState) {
+		if !early && list[0].Position > 0 {
+			r.states = append(r.states, s)
+		}
+	}})
+	early, r.returned = false, true
+	return err
+}
