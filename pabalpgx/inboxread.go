@@ -42,18 +42,18 @@ const (
 			where c.forgot_before is null or c.forgot_before < excluded.forgot_before`
 	// Rows that somebody works with are left to the next round.
 	sqlForgetRows = `with old as materialized (
-			select i.id, i.source, i.job from {p}inbox i where i.consumer = $1::text and i.state = 0 and i.recorded_at < $2::timestamptz
+			select i.ctid as place from {p}inbox i where i.consumer = $1::text and i.state = 0 and i.recorded_at < $2::timestamptz
 			order by i.recorded_at limit $3::bigint for update of i skip locked
 		)
-		delete from {p}inbox i using old where i.consumer = $1::text and i.id = old.id and i.source = old.source and i.job = old.job`
+		delete from {p}inbox i where i.ctid = any (array(select place from old))`
 	sqlForgetCursors = `with old as materialized (
-			select c.source, c.topic, c.key, c.job from {p}cursor c
+			select c.ctid as place from {p}cursor c
 			where c.consumer = $1::text and c.last_day <= ($2::timestamptz at time zone 'UTC')::date and c.last_at < $2::timestamptz
-				and c.begun and not exists (select from {p}inbox i where i.consumer = c.consumer and i.source = c.source
-					and i.topic = c.topic and i.key = c.key and i.job = c.job and i.state <> 0)
+				and c.begun and (select true from {p}inbox i where i.consumer = c.consumer and i.source = c.source
+					and i.topic = c.topic and i.key = c.key and i.job = c.job and i.state <> 0 limit 1) is null
 			order by c.last_day limit $3::bigint for update of c skip locked
 		)
-		delete from {p}cursor c using old k where ` + oneCursor
+		delete from {p}cursor c where c.ctid = any (array(select place from old))`
 )
 
 // Read implements driver.Inbox.
@@ -166,7 +166,11 @@ func (l ledger) Tend(ctx context.Context, c driver.InboxChore) (n int, err error
 		}
 		before := f.Before.Add(-f.Margin)
 		for _, query := range []string{sqlForgetRows, sqlForgetCursors} {
-			changed, err := s.exec(ctx, query, c.Consumer, before, f.Limit)
+			changed := 0
+			err := l.b.write(ctx, func(s session) (err error) {
+				changed, err = s.exec(ctx, query, c.Consumer, before, f.Limit)
+				return err
+			})
 			n += changed
 			if err != nil {
 				return n, err

@@ -208,9 +208,18 @@ func (b *base) explain(err error) error {
 	return err
 }
 
-// write runs a READ COMMITTED transaction of the store's own, whatever the database's default is.
+// begin opens the transactions of the store's own, whatever the database's defaults are. The work lists grow and shrink by
+// the minute, and once they have shrunk, the planner takes reading all of what they were for cheaper than a lookup in an
+// index of that size, and sorting all that is due for cheaper than reading it in order: both are ruled out.
+const (
+	sqlBegin   = `begin isolation level read committed`
+	sqlByIndex = `set local enable_seqscan = off`
+	sqlInOrder = `set local enable_sort = off`
+)
+
+// write runs a transaction of the store's own.
 func (b *base) write(ctx context.Context, do func(s session) error) error {
-	tx, err := b.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	tx, err := b.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: sqlBegin + "; " + sqlByIndex + "; " + sqlInOrder})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -222,6 +231,17 @@ func (b *base) write(ctx context.Context, do func(s session) error) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// once runs one statement in a transaction of the store's own, in one round trip.
+func (b *base) once(ctx context.Context, st statement) error {
+	c, err := b.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Release() // which closes a connection that is still in a transaction
+	return session{b: b, pgx: c}.all(ctx, []statement{{name: "begin", query: sqlBegin}, {name: "set", query: sqlByIndex}, st,
+		{name: "commit", query: "commit"}})
 }
 
 // own runs statements each in a transaction of its own.

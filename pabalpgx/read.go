@@ -33,7 +33,8 @@ const (
 	// says which days to look at (the recording machine's clock may differ from the database's, by an hour at most), and
 	// what is not there is looked for everywhere.
 	sqlFindNear = `select e.id, e.recorded_at from unnest($1::text[]::uuid[], $2::timestamptz[]) as r (id, near)
-		join {p}event e on e.id = r.id and e.recorded_at >= r.near - interval '1 hour' and e.recorded_at < r.near + interval '1 hour'`
+		cross join lateral (select * from {p}event e where e.id = r.id and e.recorded_at >= r.near - interval '1 hour'
+			and e.recorded_at < r.near + interval '1 hour' offset 0) e`
 	sqlFindPendingIDs = `select id, recorded_at from {p}pending where id = any ($1::text[]::uuid[])`
 	sqlFindAnywhere   = `select e.id, e.recorded_at from {p}event e where e.id = any ($1::text[]::uuid[])`
 

@@ -25,18 +25,19 @@ const (
 	sqlForget        = `delete from {p}event e using (select f.recorded_at, f.id from `
 	notPending       = ` and not exists (select from {p}pending p where p.id = f.id) order by f.recorded_at limit $2::bigint
 		) r where ` + oneEvent
-	// A counter goes once its last event is gone, and leaves its position behind. The topics are locked in order.
+	// A counter goes once its last event is gone, and leaves its position behind. The topics are locked in order. A scalar
+	// subquery looks up one event for each counter, where "not exists" may read all events first.
 	sqlForgetCounters = `with idle as materialized (
-			select c.topic, c.key, c.position from {p}counter c
+			select c.ctid as place, c.topic, c.position from {p}counter c
 			where c.last_day <= ($1::timestamptz at time zone 'UTC')::date and c.last_at < $1::timestamptz
-				and not exists (select from {p}event e where e.recorded_at = c.last_at and e.id = c.last_id)
+				and (select true from {p}event e where e.recorded_at = c.last_at and e.id = c.last_id limit 1) is null
 			order by c.last_day limit $2::bigint for update of c skip locked
 		), floors as (
 			insert into {p}topic as t (name, position_floor)
 			select topic, max(position) from idle group by topic order by topic
 			on conflict (name) do update set position_floor = greatest(t.position_floor, excluded.position_floor)
 		)
-		delete from {p}counter c using idle where c.topic = idle.topic and c.key = idle.key`
+		delete from {p}counter c where c.ctid = any (array(select place from idle))`
 	sqlForgetJobs = `delete from {p}redelivery where finished_at < $1::timestamptz`
 
 	sqlUpdateJob = `update {p}redelivery set asked_by = $2::text, spec = $3::bytea, resume_id = $4::text::uuid,
@@ -100,7 +101,11 @@ func (b *base) forget(ctx context.Context, f *driver.Forget) (int, error) {
 		{sqlForgetJobs, []any{f.Before}},
 	}
 	for _, l := range list {
-		changed, err := b.own().exec(ctx, l.query, l.args...)
+		changed := 0
+		err := b.write(ctx, func(s session) (err error) {
+			changed, err = s.exec(ctx, l.query, l.args...)
+			return err
+		})
 		n += changed
 		if err != nil {
 			return n, err

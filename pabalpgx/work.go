@@ -2,7 +2,6 @@ package pabalpgx
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -118,15 +117,15 @@ func selectPending(ctx context.Context, s session, sel *driver.Selection) (now t
 			return now, nil, err
 		}
 	}
-	if !sel.Accepted {
-		err = s.query(ctx, scan, sqlDueFresh, sel.Topic, sel.After, sel.Limit)
-		return now, rows, err
+	due := statement{name: "select what is due", query: sqlDueFresh, args: []any{sel.Topic, sel.After, sel.Limit}, scan: scan}
+	if sel.Accepted {
+		before := sel.AcceptedBefore
+		if before.IsZero() {
+			before = farFuture
+		}
+		due.query, due.args = sqlDueAccepted, append(due.args, before)
 	}
-	before := sel.AcceptedBefore
-	if before.IsZero() {
-		before = farFuture
-	}
-	err = s.query(ctx, scan, sqlDueAccepted, sel.Topic, sel.After, sel.Limit, before)
+	err = s.all(ctx, []statement{due})
 	return now, rows, err
 }
 
@@ -184,9 +183,9 @@ func (b *base) Settle(ctx context.Context, verdicts []driver.Settlement) error {
 		v := &verdicts[i]
 		claims[i], delays[i], accepted[i], park[i], errs[i] = int64(v.Claims), v.Delay.Microseconds(), v.Accepted, v.Park, v.Error
 	}
-	_, err := b.own().exec(ctx, sqlSettle, ids(verdicts, func(v *driver.Settlement) uuid.UUID { return v.ID }), claims, accepted, park,
-		delays, errs)
-	return err
+	return b.once(ctx, statement{name: "settle", query: sqlSettle, args: []any{
+		ids(verdicts, func(v *driver.Settlement) uuid.UUID { return v.ID }), claims, accepted, park, delays, errs,
+	}})
 }
 
 // Confirm implements driver.Store: one statement.
@@ -202,8 +201,9 @@ func (b *base) Confirm(ctx context.Context, events []driver.Ref) ([]driver.Confi
 		found[id] = driver.Confirmation(answer)
 		return err
 	}
-	if err := b.own().query(ctx, scan, sqlConfirm, refIDs(events), refTimes(events)); err != nil {
-		return nil, fmt.Errorf("confirm: %w", err)
+	st := statement{name: "confirm", query: sqlConfirm, args: []any{refIDs(events), refTimes(events)}, scan: scan}
+	if err := b.once(ctx, st); err != nil {
+		return nil, err
 	}
 	answers := make([]driver.Confirmation, len(events))
 	for i, ref := range events {
