@@ -11,33 +11,32 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal"
-	"github.com/pabal-go/pabal/pabalsql"
 )
 
 type migrateCommand struct {
-	DB     string `name:"db" help:"The database: sqlite:PATH." placeholder:"ADDRESS" env:"PABAL_DB"`
+	DB     string `name:"db" help:"The database: sqlite:PATH or postgres://…" placeholder:"ADDRESS" env:"PABAL_DB"`
 	Prefix string `help:"Prefix of the names of Pabal's tables." default:"pabal_" env:"PABAL_TABLE_PREFIX"`
 	Print  bool   `help:"Print the SQL for goose, Flyway, Liquibase or Atlas; touch nothing."`
 }
 
 func (c *migrateCommand) Run(a *app) error {
 	if c.Print {
-		script, err := pabalsql.Script(&pabalsql.Options{TablePrefix: c.Prefix})
+		script, err := printSchema(c.DB, c.Prefix)
 		if err != nil {
-			return usage("--prefix: %w", err)
+			return err
 		}
 		_, err = fmt.Fprint(a.stdout, script)
 		return err
 	}
 	if c.DB == "" {
-		return usage("--db is missing: give sqlite:PATH (or --print)")
+		return usage("--db is missing: give %s (or --print)", forms())
 	}
 	d, err := openDatabase(c.DB, c.Prefix)
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	m, err := pabalsql.Migrate(a.ctx, d.db, d.options)
+	m, err := d.migrate(a.ctx)
 	if err != nil {
 		return err
 	}

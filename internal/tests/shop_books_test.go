@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -187,7 +188,7 @@ func TestReconcileFindsEveryDifference(t *testing.T) {
 // closedVillage has books that agree: three orders, one placed, one paid, one refunded, all events handled and confirmed.
 func closedVillage(t *testing.T) *village {
 	t.Helper()
-	v := &village{stations: map[string]*station{}}
+	v := &village{dialect: os.Getenv("PABAL_TEST_SHOP"), stations: map[string]*station{}}
 	dir := t.TempDir()
 	for _, role := range shop.Roles() {
 		v.stations[role] = openStation(t, filepath.Join(dir, role+".db"), role, silent{}, shop.Options{Logger: quiet()})
@@ -217,7 +218,7 @@ func closedVillage(t *testing.T) *village {
 		settlement.inTx(t, func(tx *sql.Tx) error { return settlements.Cancelled(ctx, tx, reversals) })
 		notification.inTx(t, func(tx *sql.Tx) error { return notifications.Cancelled(ctx, tx, reversals) })
 	}
-	for _, statement := range []string{"delete from pabal_pending", "update pabal_event set published_at = 1"} {
+	for _, statement := range []string{"delete from pabal_pending", "update pabal_event set published_at = recorded_at"} {
 		if _, err := order.db.ExecContext(ctx, statement); err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ type station struct {
 
 // village is a whole shop in one process: a database per service, one embedded broker.
 type village struct {
+	dialect  string
 	stations map[string]*station
 	server   *httptest.Server
 	stop     func()
@@ -45,7 +47,10 @@ func openVillage(t testing.TB, dir, addr string, o shop.Options) *village {
 		t.Fatal(err)
 	}
 	o.Logger = quiet()
-	v := &village{stations: map[string]*station{}}
+	if o.Dialect == "" {
+		o.Dialect = os.Getenv("PABAL_TEST_SHOP")
+	}
+	v := &village{dialect: o.Dialect, stations: map[string]*station{}}
 	var services []shop.Service
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
@@ -96,12 +101,8 @@ func openVillage(t testing.TB, dir, addr string, o shop.Options) *village {
 // openStation opens a service without running it. Its database is closed by whoever runs it.
 func openStation(t testing.TB, file, role string, broker driver.Broker, o shop.Options) *station {
 	t.Helper()
-	db := openDatabase(t, file)
-	if _, _, err := shop.Migrate(t.Context(), db, "", role); err != nil {
-		t.Fatal(err)
-	}
-	store, err := pabalsql.New(db, nil)
-	if err != nil {
+	db, store := openStore(t, file, &o)
+	if _, _, err := shop.Migrate(t.Context(), db, o.Dialect, role); err != nil {
 		t.Fatal(err)
 	}
 	client, err := pabal.New(t.Context(), store, broker, role, &pabal.Options{Logger: quiet()})
@@ -113,6 +114,24 @@ func openStation(t testing.TB, file, role string, broker driver.Broker, o shop.O
 		t.Fatal(err)
 	}
 	return &station{db: db, client: client, service: service}
+}
+
+// openStore opens a service's database: the file, or, where the dialect is another's, one that goes by the file's name. The
+// environment says on which database all of the shop's tests run.
+func openStore(t testing.TB, file string, o *shop.Options) (*sql.DB, driver.Store[*sql.Tx]) {
+	t.Helper()
+	if o.Dialect == "" {
+		o.Dialect = os.Getenv("PABAL_TEST_SHOP")
+	}
+	if o.Dialect == "postgres" {
+		return openPostgres(t, file)
+	}
+	db := openDatabase(t, file)
+	store, err := pabalsql.New(db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, store
 }
 
 func openDatabase(t testing.TB, file string) *sql.DB {
@@ -131,7 +150,8 @@ func openDatabase(t testing.TB, file string) *sql.DB {
 func (v *village) books(wait time.Duration) shop.Books {
 	return shop.Books{
 		Order: v.stations["order"].db, Notification: v.stations["notification"].db, Settlement: v.stations["settlement"].db,
-		Wait: wait, Owed: v.owed,
+		Dialect: v.dialect,
+		Wait:    wait, Owed: v.owed,
 		Events: func(ctx context.Context) (map[string]shop.Tally, error) {
 			return tally(ctx, v.stations["order"].client.Operator)
 		},
@@ -182,12 +202,16 @@ func tally(ctx context.Context, o *pabal.Operator) (map[string]shop.Tally, error
 }
 
 func TestBooksAgreeAfterTraffic(t *testing.T) {
-	v := openVillage(t, t.TempDir(), "127.0.0.1:0", shop.Options{})
-	traffic, err := shop.Load{URL: v.server.URL, For: 2 * time.Second, Seed: 1}.Run(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	for _, dialect := range []string{"sqlite", "postgres"} {
+		t.Run(dialect, func(t *testing.T) {
+			v := openVillage(t, t.TempDir(), "127.0.0.1:0", shop.Options{Dialect: dialect})
+			traffic, err := shop.Load{URL: v.server.URL, For: 2 * time.Second, Seed: 1}.Run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			reconciled(t, v, traffic)
+		})
 	}
-	reconciled(t, v, traffic)
 }
 
 func TestBooksAgreeAcrossRestarts(t *testing.T) {
