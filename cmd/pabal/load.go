@@ -64,7 +64,7 @@ func (h *house) reconcile(a *app, t *shop.Traffic) error {
 	}
 	r, err := shop.Reconcile(a.ctx, shop.Books{
 		Order: order.db, Notification: notification.db, Settlement: settlement.db, Dialect: order.dialect, Wait: time.Minute,
-		Owed: h.owed,
+		Owed:   h.owed,
 		Events: order.tallies,
 	})
 	if err != nil {
