@@ -111,6 +111,10 @@ func TestPgxConformance(t *testing.T) {
 
 func pgxDatabase(t *testing.T, mode string) storetest.Database[pgx.Tx] {
 	_, url := open(t)
+	return pgxDatabaseAt(t, url, mode)
+}
+
+func pgxDatabaseAt(t *testing.T, url, mode string) storetest.Database[pgx.Tx] {
 	pool := connect(t, url+"&default_query_exec_mode="+mode)
 	exec := func(x pgx.Tx, sql string) error { _, err := x.Exec(t.Context(), sql); return err }
 	return storetest.Database[pgx.Tx]{

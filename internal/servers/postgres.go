@@ -17,7 +17,7 @@ import (
 
 // PostgresServer is a PostgreSQL server of a test binary.
 type PostgresServer struct {
-	*Process     // nil where it was given by the environment
+	*Process        // nil where it was given by the environment
 	URL      string // of its database postgres, as its superuser
 }
 
