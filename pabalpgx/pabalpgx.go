@@ -16,9 +16,10 @@
 // [Store.InTx] sends events together with COMMIT, in one round trip. Programs in other languages record with the function
 // pabal_record of the schema, in a transaction of theirs; `pabal relay` publishes.
 //
-// A store takes at most four connections of the pool at a time for itself, each for one short transaction, and one for
-// each consumer lane. It keeps no state in a session, listens to nothing and takes no session locks, so that it works
-// through a pooler in transaction mode; such a pool wants default_query_exec_mode=exec, or cache_describe, as pgx says.
+// Of the pool a store takes one connection for each of the client's tasks that is at work in the database (confirming,
+// republishing, writing verdicts, claiming by id, forgetting: each a short transaction, seldom more than two at a time), and one
+// for each consumer lane while its handler runs. It keeps no state in a session, listens to nothing and takes no session
+// locks, so that it works through a pooler in transaction mode; pgx wants default_query_exec_mode=exec there.
 package pabalpgx
 
 import (

@@ -56,7 +56,7 @@ const (
 func (b *base) Tend(ctx context.Context, c driver.Chore) (n int, err error) {
 	do := func(query string, args ...any) {
 		if err == nil {
-			changed := 0
+			var changed int
 			changed, err = b.own().exec(ctx, query, args...)
 			n += changed
 		}
@@ -68,7 +68,7 @@ func (b *base) Tend(ctx context.Context, c driver.Chore) (n int, err error) {
 		do(sqlProve, c.Prove.Topic, c.Prove.SentAt)
 	}
 	if c.Forget != nil && err == nil {
-		forgotten := 0
+		var forgotten int
 		forgotten, err = b.forget(ctx, c.Forget)
 		n += forgotten
 	}

@@ -17,8 +17,9 @@ import (
 )
 
 // Watch returns a copy of cfg whose connections Pabal watches: it reads along what the database answers, and so sees
-// what becomes of every transaction, whatever call or text began and ended it. It adds nothing to what is sent, takes no
-// time that could be measured, and keeps cfg's tracers, BuildFrontend and DialFunc. It works with TLS.
+// what becomes of every transaction, whatever call or text began and ended it. It adds nothing to what is sent, and keeps
+// cfg's tracers, BuildFrontend and DialFunc. It works with TLS. A BuildFrontend, DialFunc or AfterNetConnect that is set
+// later, or that hides the connection from the one before it, leaves connections unwatched, which a store refuses.
 //
 // The copy serves database/sql as well: stdlib.OpenDBFromPool, or stdlib.OpenDB(*Watch(cfg).ConnConfig).
 func Watch(cfg *pgxpool.Config) *pgxpool.Config {
