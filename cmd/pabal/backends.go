@@ -3,44 +3,53 @@ package main
 import (
 	"context"
 	"database/sql"
-	"maps"
-	"slices"
+	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/pabalpgx"
 	"github.com/pabal-go/pabal/pabalsql"
+	"github.com/pabal-go/pabal/shop"
 )
 
-// A database is named by an address whose scheme says which kind it is.
+// A database is named by an address whose scheme says which kind it is. A further kind is an entry of databaseKinds.
 
 // database is an open store.
 type database struct {
 	db      *sql.DB
-	dialect string
-	options *pabalsql.Options
-	store   *pabalsql.Store
+	dialect string // of the shop's SQL
+	store   driver.Store[*sql.Tx]
+	migrate func(ctx context.Context) (fmt.Stringer, error)
+	tallies func(ctx context.Context) (map[string]shop.Tally, error)
+	close   func()
 }
 
-// databases are the kinds of database, by the schemes of their addresses.
-var databases = map[string]struct {
-	form    string // of its address
-	dialect string // of pabalsql.Script, and of the shop's SQL
-	open    func(address string) (*sql.DB, error)
+var databaseKinds = []struct {
+	scheme string
+	form   string // how an address is given
+	open   func(address, prefix string) (*database, error)
+	script func(prefix string) (string, error)
 }{
-	"sqlite": {"sqlite:PATH", "sqlite", func(address string) (*sql.DB, error) {
-		return pabalsql.OpenSQLite(strings.TrimPrefix(address, "sqlite:"), nil)
+	{"sqlite", "sqlite:PATH", func(address, prefix string) (*database, error) {
+		db, err := pabalsql.OpenSQLite(strings.TrimPrefix(address, "sqlite:"), nil)
+		return openSQL("sqlite", db, err, prefix)
+	}, scriptOf("sqlite")},
+	{"mysql", "mysql://USER:PASSWORD@HOST:PORT/NAME", openMySQL, scriptOf("mysql")},
+	{"mariadb", "mariadb://USER:PASSWORD@HOST:PORT/NAME", openMySQL, scriptOf("mariadb")},
+	{"postgres", "postgres://USER:PASSWORD@HOST:PORT/NAME", openPostgres, func(prefix string) (string, error) {
+		return pabalpgx.Script(&pabalpgx.Options{TablePrefix: prefix})
 	}},
-	"mysql":   {"mysql://USER:PASSWORD@HOST:PORT/NAME", "mysql", openMySQL},
-	"mariadb": {"mariadb://USER:PASSWORD@HOST:PORT/NAME", "mysql", openMySQL},
 }
-
-func openMySQL(address string) (*sql.DB, error) { return pabalsql.OpenMySQL(address, nil) }
 
 // databaseForms lists what a --db may be.
 func databaseForms() string {
 	var forms []string
-	for _, scheme := range slices.Sorted(maps.Keys(databases)) {
-		forms = append(forms, databases[scheme].form)
+	for _, k := range databaseKinds {
+		forms = append(forms, k.form)
 	}
 	return strings.Join(forms, ", ")
 }
@@ -52,26 +61,6 @@ type storeFlags struct {
 }
 
 func (f *storeFlags) open() (*database, error) { return openDatabase(f.DB, f.Prefix) }
-
-func openDatabase(address, prefix string) (*database, error) {
-	scheme, rest, _ := strings.Cut(address, ":")
-	kind, known := databases[scheme]
-	if !known || rest == "" {
-		return nil, usage("--db: give %s", databaseForms()) // not what was given: it may hold a password
-	}
-	d := &database{dialect: kind.dialect, options: &pabalsql.Options{TablePrefix: prefix}}
-	var err error
-	if d.db, err = kind.open(address); err != nil {
-		return nil, usage("--db: %w", err)
-	}
-	if d.store, err = pabalsql.New(d.db, d.options); err != nil {
-		_ = d.db.Close()
-		return nil, usage("--prefix: %w", err)
-	}
-	return d, nil
-}
-
-func (d *database) close() { _ = d.db.Close() }
 
 // operator opens a store and hands its operator to do.
 func (f *storeFlags) operator(ctx context.Context, do func(*pabal.Operator) error) error {
@@ -85,4 +74,101 @@ func (f *storeFlags) operator(ctx context.Context, do func(*pabal.Operator) erro
 		return err
 	}
 	return do(o)
+}
+
+func openDatabase(address, prefix string) (*database, error) {
+	scheme, rest, _ := strings.Cut(address, ":")
+	for _, k := range databaseKinds {
+		if k.scheme == scheme && rest != "" {
+			return k.open(address, prefix)
+		}
+	}
+	return nil, usage("--db: give %s", databaseForms()) // not what was given: it may hold a password
+}
+
+// printSchema returns the SQL that makes the tables in a database of the address's kind; without one, SQLite.
+func printSchema(address, prefix string) (string, error) {
+	if address == "" {
+		address = "sqlite:"
+	}
+	scheme, _, _ := strings.Cut(address, ":")
+	for _, k := range databaseKinds {
+		if k.scheme != scheme {
+			continue
+		}
+		script, err := k.script(prefix)
+		if err != nil {
+			return "", usage("--prefix: %w", err)
+		}
+		return script, nil
+	}
+	return "", usage("--db: give %s", databaseForms())
+}
+
+func scriptOf(dialect string) func(prefix string) (string, error) {
+	return func(prefix string) (string, error) {
+		return pabalsql.Script(dialect, &pabalsql.Options{TablePrefix: prefix})
+	}
+}
+
+func openMySQL(address, prefix string) (*database, error) {
+	db, err := pabalsql.OpenMySQL(address, nil)
+	return openSQL("mysql", db, err, prefix)
+}
+
+func openSQL(dialect string, db *sql.DB, err error, prefix string) (*database, error) {
+	if err != nil {
+		return nil, usage("--db: %w", err)
+	}
+	o := &pabalsql.Options{TablePrefix: prefix}
+	store, err := pabalsql.New(db, o)
+	if err != nil {
+		_ = db.Close()
+		return nil, usage("--prefix: %w", err)
+	}
+	return &database{
+		db: db, dialect: dialect, store: store, close: func() { _ = db.Close() },
+		migrate: func(ctx context.Context) (fmt.Stringer, error) { return pabalsql.Migrate(ctx, db, o) },
+		tallies: func(ctx context.Context) (map[string]shop.Tally, error) { return tallied(store.Tallies(ctx)) },
+	}, nil
+}
+
+// openPostgres connects when the database is first used.
+func openPostgres(address, prefix string) (*database, error) {
+	cfg, err := pgxpool.ParseConfig(address)
+	if err != nil {
+		return nil, usage("--db: %w", err)
+	}
+	if !strings.Contains(address, "pool_max_conns") {
+		cfg.MaxConns = max(cfg.MaxConns, 16)
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), pabalpgx.Watch(cfg)) // the context is that of the first connection
+	if err != nil {
+		return nil, usage("--db: %w", err)
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	closing := func() {
+		_ = db.Close()
+		pool.Close()
+	}
+	o := &pabalpgx.Options{TablePrefix: prefix}
+	store, err := pabalpgx.NewSQL(db, pool, o)
+	if err != nil {
+		closing()
+		return nil, usage("--prefix: %w", err)
+	}
+	return &database{
+		db: db, dialect: "postgres", store: store, close: closing,
+		migrate: func(ctx context.Context) (fmt.Stringer, error) { return pabalpgx.Migrate(ctx, pool, o) },
+		tallies: func(ctx context.Context) (map[string]shop.Tally, error) { return tallied(store.Tallies(ctx)) },
+	}, nil
+}
+
+// tallied makes the shop's tallies of a driver's, which have the same fields.
+func tallied[T ~struct{ Recorded, Confirmed int }](tallies map[string]T, err error) (map[string]shop.Tally, error) {
+	counts := make(map[string]shop.Tally, len(tallies))
+	for name, t := range tallies {
+		counts[name] = shop.Tally(t)
+	}
+	return counts, err
 }

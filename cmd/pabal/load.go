@@ -65,15 +65,8 @@ func (h *house) reconcile(a *app, t *shop.Traffic) error {
 	}
 	r, err := shop.Reconcile(a.ctx, shop.Books{
 		Order: order.db, Notification: notification.db, Settlement: settlement.db, Dialect: order.dialect, Wait: time.Minute,
-		Owed: h.owed,
-		Events: func(ctx context.Context) (map[string]shop.Tally, error) {
-			tallies, err := order.store.Tallies(ctx)
-			events := map[string]shop.Tally{}
-			for name, n := range tallies {
-				events[name] = shop.Tally{Recorded: n.Recorded, Confirmed: n.Confirmed}
-			}
-			return events, err
-		},
+		Owed:   h.owed,
+		Events: order.tallies,
 	})
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"os/user"
@@ -12,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal"
-	"github.com/pabal-go/pabal/pabalsql"
 )
 
 type migrateCommand struct {
@@ -23,14 +21,9 @@ type migrateCommand struct {
 
 func (c *migrateCommand) Run(a *app) error {
 	if c.Print {
-		scheme, _, _ := strings.Cut(cmp.Or(c.DB, "sqlite:"), ":")
-		kind, known := databases[scheme]
-		if !known {
-			return usage("--db: give %s", databaseForms())
-		}
-		script, err := pabalsql.Script(kind.dialect, &pabalsql.Options{TablePrefix: c.Prefix})
+		script, err := printSchema(c.DB, c.Prefix)
 		if err != nil {
-			return usage("--prefix: %w", err)
+			return err
 		}
 		_, err = fmt.Fprint(a.stdout, script)
 		return err
@@ -43,7 +36,7 @@ func (c *migrateCommand) Run(a *app) error {
 		return err
 	}
 	defer d.close()
-	m, err := pabalsql.Migrate(a.ctx, d.db, d.options)
+	m, err := d.migrate(a.ctx)
 	if err != nil {
 		return err
 	}

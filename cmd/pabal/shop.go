@@ -21,7 +21,6 @@ import (
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
-	"github.com/pabal-go/pabal/pabalsql"
 	"github.com/pabal-go/pabal/shop"
 )
 
@@ -168,7 +167,7 @@ func (c *shopCommand) openRole(h *house, role string, delivery shop.Delivery) er
 		return err
 	}
 	h.databases[role] = d
-	if _, err := pabalsql.Migrate(h.a.ctx, d.db, d.options); err != nil {
+	if _, err := d.migrate(h.a.ctx); err != nil {
 		return err
 	}
 	if _, _, err := shop.Migrate(h.a.ctx, d.db, d.dialect, role); err != nil {

@@ -191,6 +191,17 @@ func FreePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// dial is a ready function for servers that answer as soon as they listen.
+func dial(port int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+}
+
 // tool finds a file below .tools, where scripts/test puts what no package of the system has.
 func tool(t testing.TB, path string) string {
 	t.Helper()

@@ -6,30 +6,44 @@ import (
 	"encoding/hex"
 	"testing"
 
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalsql"
 )
 
-// kind is a kind of database for the shop: its dialect, and how one is opened that is named by a file.
+// kind is a kind of database for the shop: its dialect, and how one with Pabal's tables is opened that is named by a file.
 type kind struct {
 	dialect string
-	open    func(t testing.TB, file string) (*sql.DB, error)
+	open    func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx])
 }
 
-var onSQLite = kind{"sqlite", func(_ testing.TB, file string) (*sql.DB, error) { return pabalsql.OpenSQLite(file, nil) }}
+var onSQLite = kind{"sqlite", func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
+	db, err := pabalsql.OpenSQLite(file, nil)
+	return migrated(t, db, err)
+}}
 
-// on is where the tests that run now keep their databases. Tests of this package do not run in parallel.
-var on = onSQLite
-
-func openDatabase(t testing.TB, file string) *sql.DB {
+// migrated makes Pabal's tables in a database that was just opened.
+func migrated(t testing.TB, db *sql.DB, err error) (*sql.DB, driver.Store[*sql.Tx]) {
 	t.Helper()
-	db, err := on.open(t, file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pabalsql.Migrate(t.Context(), db, nil); err != nil {
 		t.Fatal(err)
 	}
+	store, err := pabalsql.New(db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, store
+}
+
+// on is where the tests that run now keep their databases. Tests of this package do not run in parallel.
+var on = onSQLite
+
+func openDatabase(t testing.TB, file string) *sql.DB {
+	t.Helper()
+	db, _ := on.open(t, file)
 	return db
 }
 
@@ -43,12 +57,24 @@ func databaseOf(file string) string {
 func TestShopOnMariaDB(t *testing.T) {
 	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
 	defer func() { on = onSQLite }()
-	on = kind{"mysql", func(t testing.TB, file string) (*sql.DB, error) {
+	on = kind{"mysql", func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
 		name := databaseOf(file)
 		m.Admin(t, "create database if not exists "+name)
 		t.Cleanup(func() { m.Admin(t, "drop database if exists "+name) })
-		return pabalsql.OpenMySQL(m.DSN(name, ""), nil)
+		db, err := pabalsql.OpenMySQL(m.DSN(name, ""), nil)
+		return migrated(t, db, err)
 	}}
+	runShopTests(t)
+}
+
+// TestShopOnPostgres does the same on PostgreSQL.
+func TestShopOnPostgres(t *testing.T) {
+	defer func() { on = onSQLite }()
+	on = kind{"postgres", openPostgres}
+	runShopTests(t)
+}
+
+func runShopTests(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"BooksAgreeAfterTraffic":                  TestBooksAgreeAfterTraffic,
 		"BooksAgreeAcrossRestarts":                TestBooksAgreeAcrossRestarts,

@@ -217,7 +217,7 @@ func closedVillage(t *testing.T) *village {
 		settlement.inTx(t, func(tx *sql.Tx) error { return settlements.Cancelled(ctx, tx, reversals) })
 		notification.inTx(t, func(tx *sql.Tx) error { return notifications.Cancelled(ctx, tx, reversals) })
 	}
-	for _, statement := range []string{"delete from pabal_pending", "update pabal_event set published_at = 1"} {
+	for _, statement := range []string{"delete from pabal_pending", "update pabal_event set published_at = recorded_at"} {
 		if _, err := order.db.ExecContext(ctx, statement); err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,6 @@ import (
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/pabalnats"
-	"github.com/pabal-go/pabal/pabalsql"
 	"github.com/pabal-go/pabal/shop"
 )
 
@@ -96,13 +95,9 @@ func openVillage(t testing.TB, dir, addr string) *village {
 // openStation opens a service without running it. Its database is closed by whoever runs it.
 func openStation(t testing.TB, file, role string, broker driver.Broker, o shop.Options) *station {
 	t.Helper()
-	db := openDatabase(t, file)
+	db, store := on.open(t, file)
 	o.Dialect = on.dialect
 	if _, _, err := shop.Migrate(t.Context(), db, on.dialect, role); err != nil {
-		t.Fatal(err)
-	}
-	store, err := pabalsql.New(db, nil)
-	if err != nil {
 		t.Fatal(err)
 	}
 	client, err := pabal.New(t.Context(), store, broker, role, &pabal.Options{Logger: quiet()})

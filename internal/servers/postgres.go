@@ -1,0 +1,110 @@
+package servers
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// PostgresServer is a PostgreSQL server of a test binary.
+type PostgresServer struct {
+	*Process        // nil where it was given by the environment
+	URL      string // of its database postgres, as its superuser
+}
+
+// Postgres starts a PostgreSQL server with the settings, each as "name=value", beside those that make it a test's own: it
+// loses what it did not write when the machine dies, which no conformance test tells. Without settings it is
+// PABAL_TEST_POSTGRES (a URL of a superuser), where that is set. Binaries are looked for in PABAL_TEST_POSTGRES_BIN, in
+// .tools/postgres, and where Debian puts them.
+func Postgres(t testing.TB, settings ...string) *PostgresServer {
+	t.Helper()
+	if given := os.Getenv("PABAL_TEST_POSTGRES"); given != "" && len(settings) == 0 {
+		return &PostgresServer{URL: given}
+	}
+	p := newProcess(t)
+	bin := postgresBin(t)
+	data := filepath.Join(p.Dir, "data")
+	settings = append([]string{
+		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(p.Port), "unix_socket_directories=" + p.Dir, "fsync=off",
+		"max_connections=300", "max_prepared_transactions=10",
+	}, settings...)
+	s := spec{name: "PostgreSQL", user: "postgres", args: []string{filepath.Join(bin, "postgres"), "-D", data}, ready: answersPostgres(p.Port)}
+	for _, setting := range settings {
+		s.args = append(s.args, "-c", setting)
+	}
+	p.spec = s
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+	initdb.Dir, initdb.SysProcAttr = p.Dir, p.attributes()
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	p.start(s)
+	return &PostgresServer{Process: p, URL: fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", p.Port)}
+}
+
+// Database is the server's URL with another database's name.
+func (s *PostgresServer) Database(name string) string {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		panic(err)
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+// answersPostgres is ready when the server refuses a connection for any reason but that it is starting. It speaks just
+// enough of the protocol to ask: a start-up message of version 3.0.
+func answersPostgres(port int) func(context.Context) error {
+	const user = "user\x00postgres\x00\x00"
+	hello := append([]byte{0, 0, 0, byte(8 + len(user)), 0, 3, 0, 0}, user...)
+	return func(ctx context.Context) error {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return err
+		}
+		defer c.Close() //nolint:errcheck // nothing was asked that matters
+		if _, err := c.Write(hello); err != nil {
+			return err
+		}
+		answer := make([]byte, 1)
+		if _, err := c.Read(answer); err != nil {
+			return err
+		}
+		if answer[0] != 'R' { // Authentication…
+			return fmt.Errorf("it answers %q", answer)
+		}
+		return nil
+	}
+}
+
+var findPostgres = sync.OnceValue(func() string {
+	if given := os.Getenv("PABAL_TEST_POSTGRES_BIN"); given != "" {
+		return given
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is well-formed
+	slices.SortFunc(found, func(a, b string) int { return len(b) - len(a) + strings.Compare(b, a) })
+	for _, dir := range found {
+		if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
+			return dir
+		}
+	}
+	return ""
+})
+
+func postgresBin(t testing.TB) string {
+	t.Helper()
+	bin := findPostgres()
+	if bin == "" {
+		t.Fatal("no PostgreSQL server is installed: run scripts/install postgres, or set PABAL_TEST_POSTGRES")
+	}
+	return bin
+}

@@ -1,0 +1,228 @@
+package pabalpgx
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+const (
+	sqlInsertArrivals = `insert into {p}inbox as i (consumer, id, source, topic, key, job, type, position, prev_id, prev_position, prev_at,
+			recorded_at, sent_at, received_at, state)
+		select $1::text, v.*, clock_timestamp(), 0 from unnest($2::text[]::uuid[], $3::text[], $4::text[], $5::text[],
+			$6::text[]::uuid[], $7::text[], $8::bigint[], $9::text[]::uuid[], $10::bigint[], $11::timestamptz[], $12::timestamptz[],
+			$13::timestamptz[]) as v
+		on conflict do nothing returning i.id, i.source, i.job`
+	sqlKnown = `select ` + rowColumns + ` from unnest($2::text[]::uuid[], $3::text[], $4::text[]::uuid[]) as v (id, source, job)
+		join {p}inbox i on i.consumer = $1::text and i.id = v.id and i.source = v.source and i.job = v.job`
+
+	keyInput         = `unnest($2::text[], $3::text[], $4::text[], $5::text[]::uuid[]) with ordinality as k (source, topic, key, job, n)`
+	sqlInsertCursors = `insert into {p}cursor (consumer, source, topic, key, job, moved_at)
+		select $1::text, k.source, k.topic, k.key, k.job, clock_timestamp() from ` + keyInput + ` order by k.n
+		on conflict do nothing`
+	oneCursor      = `c.consumer = $1::text and c.source = k.source and c.topic = k.topic and c.key = k.key and c.job = k.job`
+	sqlLockCursors = `select k.n, ` + cursorColumns + ` from ` + keyInput + ` join {p}cursor c on ` + oneCursor + `
+		order by k.n for update of c`
+	oneWaiting = `i.consumer = $1::text and i.source = k.source and i.topic = k.topic and i.key = k.key and i.job = k.job and i.state <> 0`
+	sqlWaiting = `select k.n, ` + rowColumns + ` from ` + keyInput + ` join {p}cursor c on ` + oneCursor + `
+		cross join lateral (select * from {p}inbox i where ` + oneWaiting + ` and (i.state = 1 or i.position > c.last_position)
+			order by i.position limit $6::bigint) i
+		order by k.n, i.position`
+	sqlCountHeld = `select k.n, (select count(*) from (select from {p}inbox i where ` + oneWaiting + ` and i.state = 1 limit $6::bigint) few)
+		from ` + keyInput
+	sqlMemory = `select clock_timestamp(), m.n, c.joined_at,
+			(select f.forgot_before from {p}consumer f where f.consumer = $1::text and f.source = '' and f.topic = '')
+		from unnest($2::text[], $3::text[]) with ordinality as m (source, topic, n)
+		left join {p}consumer c on c.consumer = $1::text and c.source = m.source and c.topic = m.topic
+		union all select clock_timestamp(), 0, null, null`
+)
+
+// identity is what a row of the inbox is known by.
+type identity struct {
+	id, job uuid.UUID
+	source  string
+}
+
+func identityOf(r *driver.Row) identity { return identity{r.ID, r.Job, r.Source} }
+
+// load places arrivals, in one round trip over pgx unless something has arrived before.
+func load(ctx context.Context, s session, l driver.Load) (driver.Loaded, error) {
+	r := driver.Loaded{
+		Known: make([]*driver.Row, len(l.Arrivals)), Cursors: make([]driver.Cursor, len(l.Keys)),
+		Waiting: make([][]driver.Row, len(l.Keys)), WaitingCount: make([]int, len(l.Keys)),
+	}
+	fresh := make(map[identity]bool, len(l.Arrivals))
+	var list []statement
+	if len(l.Arrivals) > 0 {
+		list = append(list, statement{name: "insert arrivals", query: sqlInsertArrivals, args: arrivalArgs(&l),
+			scan: func(row scanner) error {
+				var at identity
+				err := row.Scan(nullID{&at.id}, &at.source, nullID{&at.job})
+				fresh[at] = true
+				return err
+			}})
+	}
+	list = append(list, keyStatements(&l, &r)...)
+	list = append(list, memoryStatement(&l, &r))
+	if err := s.all(ctx, list); err != nil {
+		return r, err
+	}
+	return r, errors.Join(readKnown(ctx, s, &l, &r, fresh), countHeld(ctx, s, &l, &r))
+}
+
+// arrivalArgs lists the arrivals in an order of their own, so that two transactions do not wait for each other.
+func arrivalArgs(l *driver.Load) []any {
+	rows := slices.Clone(l.Arrivals)
+	slices.SortFunc(rows, func(a, b driver.Row) int {
+		return cmp.Or(strings.Compare(a.Source, b.Source), slices.Compare(a.ID[:], b.ID[:]), slices.Compare(a.Job[:], b.Job[:]))
+	})
+	a := columnsOf(rows)
+	return []any{l.Consumer, a.id, a.source, a.topic, a.key, a.job, a.typ, a.position, a.prevID, a.prevPosition, a.prevAt, a.recordedAt, a.sentAt}
+}
+
+func keyArgs(consumer string, keys []driver.CursorKey, more ...any) []any {
+	n := len(keys)
+	source, topic, key := make([]string, n), make([]string, n), make([]string, n)
+	for i := range keys {
+		source[i], topic[i], key[i] = keys[i].Source, keys[i].Topic, keys[i].Key
+	}
+	job := ids(keys, func(k *driver.CursorKey) uuid.UUID { return k.Job })
+	return append([]any{consumer, source, topic, key, job}, more...)
+}
+
+// keyStatements lock the cursors in the contract's order, and read what waits for them.
+func keyStatements(l *driver.Load, r *driver.Loaded) []statement {
+	if len(l.Keys) == 0 {
+		return nil
+	}
+	order := make([]int, len(l.Keys)) // of locking → of Keys
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return compareKeys(l.Keys[a], l.Keys[b]) })
+	keys := make([]driver.CursorKey, len(order))
+	for n, i := range order {
+		keys[n] = l.Keys[i]
+		r.Cursors[i].CursorKey = l.Keys[i]
+	}
+	list := []statement{
+		{name: "insert cursors", query: sqlInsertCursors, args: keyArgs(l.Consumer, keys)},
+		{name: "lock cursors", query: sqlLockCursors, args: keyArgs(l.Consumer, keys), scan: func(row scanner) error {
+			var n int
+			var c driver.Cursor
+			err := row.Scan(append([]any{&n}, cursorFields(&c)...)...)
+			if err == nil {
+				i := order[n-1]
+				c.CursorKey = l.Keys[i]
+				r.Cursors[i] = c
+			}
+			return err
+		}},
+	}
+	if l.Waiting > 0 {
+		list = append(list, statement{name: "read waiting rows", query: sqlWaiting, args: keyArgs(l.Consumer, keys, l.Waiting),
+			scan: func(row scanner) error {
+				var n int
+				var w driver.Row
+				err := row.Scan(append([]any{&n}, rowFields(&w)...)...)
+				if err == nil {
+					i := order[n-1]
+					r.Waiting[i] = append(r.Waiting[i], w)
+				}
+				return err
+			}})
+	}
+	return list
+}
+
+func compareKeys(a, b driver.CursorKey) int {
+	return cmp.Or(strings.Compare(a.Source, b.Source), strings.Compare(a.Topic, b.Topic), strings.Compare(a.Key, b.Key),
+		slices.Compare(a.Job[:], b.Job[:]))
+}
+
+func memoryStatement(l *driver.Load, r *driver.Loaded) statement {
+	var source, topic []string
+	note := func(k driver.CursorKey) {
+		for _, m := range r.Memory {
+			if m.Source == k.Source && m.Topic == k.Topic {
+				return
+			}
+		}
+		r.Memory = append(r.Memory, driver.Memory{Source: k.Source, Topic: k.Topic})
+		source, topic = append(source, k.Source), append(topic, k.Topic)
+	}
+	for i := range l.Arrivals {
+		note(l.Arrivals[i].CursorKey)
+	}
+	for _, k := range l.Keys {
+		note(k)
+	}
+	return statement{name: "read memory", query: sqlMemory, args: []any{l.Consumer, source, topic}, scan: func(row scanner) error {
+		var n int
+		var joined, forgot time.Time
+		err := row.Scan(nullTime{&r.Now}, &n, nullTime{&joined}, nullTime{&forgot})
+		if err == nil && n > 0 {
+			r.Memory[n-1].JoinedAt, r.Memory[n-1].ForgotBefore = joined, forgot
+		}
+		return err
+	}}
+}
+
+// readKnown reads the rows of arrivals that were there already.
+func readKnown(ctx context.Context, s session, l *driver.Load, r *driver.Loaded, fresh map[identity]bool) error {
+	var old []driver.Row
+	for i := range l.Arrivals {
+		if !fresh[identityOf(&l.Arrivals[i])] {
+			old = append(old, l.Arrivals[i])
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	a := columnsOf(old)
+	known := make(map[identity]*driver.Row, len(old))
+	err := s.query(ctx, func(row scanner) error {
+		var k driver.Row
+		err := row.Scan(rowFields(&k)...)
+		known[identityOf(&k)] = &k
+		return err
+	}, sqlKnown, l.Consumer, a.id, a.source, a.job)
+	for i := range l.Arrivals {
+		r.Known[i] = known[identityOf(&l.Arrivals[i])]
+	}
+	return err
+}
+
+// countHeld counts the held rows of the keys of which perhaps not all were read.
+func countHeld(ctx context.Context, s session, l *driver.Load, r *driver.Loaded) error {
+	var keys []driver.CursorKey
+	var index []int
+	for i := range l.Keys {
+		for k := range r.Waiting[i] {
+			if r.Waiting[i][k].State == driver.Held {
+				r.WaitingCount[i]++
+			}
+		}
+		if len(r.Waiting[i]) == l.Waiting {
+			keys, index = append(keys, l.Keys[i]), append(index, i)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return s.query(ctx, func(row scanner) error {
+		var n, held int
+		err := row.Scan(&n, &held)
+		if err == nil {
+			r.WaitingCount[index[n-1]] = held
+		}
+		return err
+	}, sqlCountHeld, keyArgs(l.Consumer, keys, driver.CountMax)...)
+}

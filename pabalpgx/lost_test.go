@@ -1,0 +1,248 @@
+package pabalpgx_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/pabalpgx"
+)
+
+// cutter is a proxy that cuts its connections when a COMMIT goes by: before the server gets it, or before its answer gets
+// to the client.
+type cutter struct {
+	server string
+	after  bool
+}
+
+// listen returns the database's address behind the proxy.
+func (c *cutter) listen(t *testing.T, address string) string {
+	t.Helper()
+	u := must(url.Parse(address))(t)
+	c.server = u.Host
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go c.serve(client)
+		}
+	}()
+	u.Host = l.Addr().String()
+	return u.String()
+}
+
+func (c *cutter) serve(client net.Conn) {
+	defer client.Close() //nolint:errcheck // that is what it is for
+	server, err := net.Dial("tcp", c.server)
+	if err != nil {
+		return
+	}
+	defer server.Close()         //nolint:errcheck // that is what it is for
+	asked := make(chan struct{}) // closed when a COMMIT has been forwarded
+	answers := make(chan struct{})
+	go func() {
+		defer close(answers)
+		b := make([]byte, 1<<16)
+		for {
+			n, err := server.Read(b)
+			if err != nil {
+				return
+			}
+			select {
+			case <-asked:
+				return // the COMMIT is answered, and nobody will know
+			default:
+			}
+			if _, err := client.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	b := make([]byte, 1<<16)
+	for {
+		n, err := client.Read(b)
+		if err != nil {
+			return
+		}
+		if bytes.Contains(bytes.ToLower(b[:n]), []byte("commit")) {
+			if !c.after {
+				return
+			}
+			close(asked)
+			_, _ = server.Write(b[:n])
+			<-answers
+			return
+		}
+		if _, err := server.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func TestConnectionIsKilledDuringCommit(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		t.Run(fmt.Sprintf("committed %v", after), func(t *testing.T) {
+			t.Parallel()
+			pool, url := open(t)
+			p := openPost(t, pool, url)
+			proxied := connect(t, (&cutter{after: after}).listen(t, url))
+			tx := must(proxied.Begin(t.Context()))(t)
+			p.record(tx, "x")
+			if err := tx.Commit(t.Context()); err == nil {
+				t.Error("COMMIT was answered")
+			}
+			p.state("x", driver.Doubtful)
+			if after {
+				p.arrives("x", soon)
+			} else {
+				p.absent("x")
+			}
+		})
+	}
+}
+
+// With InTx, COMMIT travels with the events; when no answer comes, the republisher finds what was committed.
+func TestConnectionIsKilledDuringInTx(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		t.Run(fmt.Sprintf("committed %v", after), func(t *testing.T) {
+			t.Parallel()
+			pool, url := open(t)
+			p := openPost(t, pool, url)
+			store := must(pabalpgx.New(connect(t, (&cutter{after: after}).listen(t, url)+"&default_query_exec_mode=exec"), nil))(t)
+			err := store.InTx(t.Context(), p.client, func(tx *pabalpgx.Tx) error {
+				tx.Record(paid.New([]byte("x")))
+				return nil
+			})
+			if err == nil || !strings.Contains(err.Error(), "order-paid/") || !strings.Contains(err.Error(), "commit") {
+				t.Errorf("InTx answered %v, which names no event", err)
+			}
+			if after {
+				p.arrives("x", inLease)
+			} else {
+				p.absent("x")
+			}
+		})
+	}
+}
+
+// serveTLS has the test's server answer with TLS, by a certificate of its own.
+func serveTLS(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "127.0.0.1"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	cert := must(x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key))(t)
+	der := must(x509.MarshalPKCS8PrivateKey(key))(t)
+	write := func(name, kind string, der []byte) {
+		text := string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+		rows := "select unnest(string_to_array('" + strings.TrimSpace(text) + "', E'\\n'))"
+		must(pool.Exec(t.Context(), "copy ("+rows+") to program 'umask 077; cat > "+name+"'"))(t) // in the data directory
+	}
+	write("server.crt", "CERTIFICATE", cert)
+	write("server.key", "PRIVATE KEY", der)
+	for _, text := range []string{"alter system set ssl = on", "select pg_reload_conf()"} {
+		must(pool.Exec(t.Context(), text))(t)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	pool, address := open(t)
+	p := openPost(t, pool, address)
+	serveTLS(t, pool)
+	u := must(url.Parse(address))(t)
+	q := u.Query()
+	q.Set("sslmode", "require")
+	u.RawQuery = q.Encode()
+	cfg := must(pgxpool.ParseConfig(u.String()))(t)
+	var secured *pgxpool.Pool
+	for deadline := time.Now().Add(10 * time.Second); ; { // until the server has read its settings again
+		secured = must(pgxpool.NewWithConfig(t.Context(), pabalpgx.Watch(cfg)))(t)
+		if err := secured.Ping(t.Context()); err == nil {
+			break
+		} else if secured.Close(); time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(secured.Close)
+	for _, end := range []struct {
+		name  string
+		text  string
+		state driver.CommitState
+	}{{"kept", "commit", driver.Proven}, {"dropped", "rollback", driver.Void}} {
+		tx := must(secured.Begin(t.Context()))(t)
+		var encrypted bool
+		if err := tx.QueryRow(t.Context(), `select ssl from pg_stat_ssl where pid = pg_backend_pid()`).Scan(&encrypted); err != nil || !encrypted {
+			t.Fatalf("the connection is not encrypted (%v)", err)
+		}
+		p.record(tx, end.name)
+		p.exec(tx, end.text)
+		p.state(end.name, end.state)
+		_ = tx.Rollback(t.Context())
+	}
+	p.arrives("kept", soon)
+	p.absent("dropped")
+}
+
+// kept counts what it is asked, and asks the next.
+type kept struct{ dials, frontends, queries atomic.Int64 }
+
+func (k *kept) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	k.queries.Add(1)
+	return ctx
+}
+
+func (k *kept) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func TestWatchKeepsWhatTheConfigurationHas(t *testing.T) {
+	_, url := open(t)
+	var k kept
+	cfg := must(pgxpool.ParseConfig(url))(t)
+	dial, build := cfg.ConnConfig.DialFunc, cfg.ConnConfig.BuildFrontend
+	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		k.dials.Add(1)
+		return dial(ctx, network, addr)
+	}
+	cfg.ConnConfig.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		k.frontends.Add(1)
+		return build(r, w)
+	}
+	cfg.ConnConfig.Tracer = &k
+	watched := pabalpgx.Watch(pabalpgx.Watch(cfg)) // twice is as good as once
+	pool := must(pgxpool.NewWithConfig(t.Context(), watched))(t)
+	defer pool.Close()
+	store := must(pabalpgx.New(pool, nil))(t)
+	if err := store.Open(t.Context(), "order"); err != nil {
+		t.Fatal(err)
+	}
+	if k.dials.Load() == 0 || k.frontends.Load() == 0 || k.queries.Load() == 0 {
+		t.Errorf("%d dials, %d frontends, %d traced queries", k.dials.Load(), k.frontends.Load(), k.queries.Load())
+	}
+	if cfg.ConnConfig.Tracer != watched.ConnConfig.Tracer {
+		t.Error("the tracer is another one")
+	}
+}

@@ -1,0 +1,179 @@
+package pabalpgx
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pabal-go/pabal/internal/servers"
+)
+
+// The statements that run all the time, or whose table grows without bound. Each finds its rows by an index.
+var costly = map[string]string{
+	"record":                   sqlRecord,
+	"record without keys":      sqlRecordLoose,
+	"claim due":                sqlDueFresh,
+	"claim due and accepted":   sqlDueAccepted,
+	"claim by id":              sqlPendingByID,
+	"write a claim":            sqlUpdatePending,
+	"events of a claim":        sqlEventsByRef,
+	"mark skips":               sqlSkipEvents,
+	"settle":                   sqlSettle,
+	"confirm":                  sqlConfirm,
+	"sweep":                    sqlTopics,
+	"count waiting":            sqlCountWaiting,
+	"count parked":             sqlCountParked,
+	"forget by rows":           sqlForgetDefault,
+	"forget counters":          sqlForgetCounters,
+	"find: pending ids":        sqlFindPendingIDs,
+	"find: near ids":           sqlFindNear,
+	"find: unconfirmed":        sqlFindPending + "true order by e.recorded_at, e.id limit $1::bigint",
+	"find: page":               sqlFind + "e.recorded_at >= $1::timestamptz and (e.recorded_at, e.id) > ($1::timestamptz, $2::uuid) order by e.recorded_at, e.id limit $3::bigint",
+	"find: last page":          sqlFind + "true order by e.recorded_at desc, e.id desc limit $1::bigint",
+	"inbox: arrivals":          sqlInsertArrivals,
+	"inbox: known":             sqlKnown,
+	"inbox: lock cursors":      sqlLockCursors,
+	"inbox: waiting":           sqlWaiting,
+	"inbox: count held":        sqlCountHeld,
+	"inbox: any due":           sqlAnyDue,
+	"inbox: due":               sqlDue,
+	"inbox: due by id":         sqlDueByID,
+	"inbox: delete":            sqlDeleteRows,
+	"inbox: count state":       sqlCountState,
+	"inbox: count overflowing": sqlCountOver,
+	"inbox: consumers":         sqlConsumers,
+	"inbox: forget rows":       sqlForgetRows,
+	"inbox: forget cursors":    sqlForgetCursors,
+}
+
+// wholeTable is what no plan may do; on a day without events it is all the same.
+var wholeTable = regexp.MustCompile(`Seq Scan on pabal_(event_` + time.Now().UTC().Format("20060102") + `|pending|counter|inbox|cursor)\b`)
+
+// ofOurOwn run in transactions of the store's own.
+var ofOurOwn = map[string]bool{
+	"claim due": true, "claim due and accepted": true, "claim by id": true, "write a claim": true, "events of a claim": true,
+	"mark skips": true, "settle": true, "confirm": true, "forget by rows": true, "forget counters": true, "inbox: due": true,
+	"inbox: due by id": true, "inbox: delete": true, "inbox: forget rows": true, "inbox: forget cursors": true,
+}
+
+// oldest are those that run with sqlInOrder; they and pages find rows in the order in which they answer them.
+var (
+	oldest  = []string{"claim due", "claim due and accepted", "inbox: due"}
+	pages   = []string{"find: page", "find: last page"}
+	sorting = regexp.MustCompile(`(?m)^[ >-]*Sort$`)
+)
+
+func TestCostlyStatementsUseAnIndex(t *testing.T) {
+	pool, b := filled(t)
+	check := func(t *testing.T) {
+		for name, query := range costly {
+			var settings []string
+			if ofOurOwn[name] {
+				settings = []string{strings.Replace(sqlByIndex, "local ", "", 1), strings.Replace(sqlInOrder, "local ", "", 1)}
+			}
+			plan := explain(t, pool, settings, b.text(query))
+			if found := wholeTable.FindString(plan); found != "" && !(strings.HasPrefix(name, "find:") && strings.HasSuffix(found, "pending")) {
+				t.Errorf("%s: %s\n%s", name, found, plan)
+			}
+			if (slices.Contains(oldest, name) || slices.Contains(pages, name)) && sorting.MatchString(plan) {
+				t.Errorf("%s sorts:\n%s", name, plan)
+			}
+		}
+	}
+	t.Run("right after a bulk load", check)
+	if _, err := pool.Exec(t.Context(), "analyze"); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("analyzed", check)
+}
+
+// filled is a database with 100,000 events, all confirmed but for 10, and as much in an inbox.
+func filled(t *testing.T) (*pgxpool.Pool, *base) {
+	t.Helper()
+	ctx := t.Context()
+	server := servers.SharedPostgres()
+	admin, err := pgx.Connect(ctx, server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "pabal_plans_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	_, err = admin.Exec(ctx, "create database "+name)
+	_ = admin.Close(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(ctx, server.Database(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := Migrate(ctx, pool, nil); err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBase(pool, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		`insert into pabal_event (recorded_at, id, position, topic, type, key, content_type, version, traceparent, payload)
+			select clock_timestamp() - n * interval '1 ms', gen_random_uuid(), n, 'topic-' || n % 5, 'paid', 'o-' || n % 20000, '', '', '', repeat('x', 200)::bytea
+			from generate_series(1, 100000) n`,
+		`insert into pabal_pending (id, recorded_at, topic, due_at) select id, recorded_at, topic, recorded_at from pabal_event`,
+		`delete from pabal_pending where id not in (select id from pabal_pending order by recorded_at limit 10)`,
+		`insert into pabal_counter (topic, key, generation, step, position, last_id, last_at)
+			select distinct on (topic, key) topic, key, 0, 1, position, id, recorded_at from pabal_event`,
+		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type, next_at)
+			select 'c-' || position % 3, 'order', id, '00000000-0000-0000-0000-000000000000', recorded_at, recorded_at, recorded_at, position,
+				case when position % 10000 = 0 then 1 else 0 end, topic, key, type, case when position % 10000 = 0 then recorded_at end from pabal_event`,
+		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at)
+			select distinct on (consumer, topic, key) consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at from pabal_inbox`,
+	} {
+		if _, err := pool.Exec(ctx, text); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+	}
+	return pool, &b
+}
+
+var parameter = regexp.MustCompile(`\$(\d+)`)
+
+// explain answers the plan that a statement has whatever its arguments are.
+func explain(t *testing.T, pool *pgxpool.Pool, settings []string, statement string) string {
+	t.Helper()
+	n := 0
+	for _, m := range parameter.FindAllStringSubmatch(statement, -1) {
+		k, _ := strconv.Atoi(m[1]) // digits only
+		n = max(n, k)
+	}
+	c, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	arguments := ""
+	if n > 0 {
+		arguments = "(" + strings.Repeat("null, ", n-1) + "null)"
+	}
+	for _, text := range append([]string{"discard all", "set plan_cache_mode = force_generic_plan"}, append(settings, "prepare s as "+statement)...) {
+		if _, err := c.Exec(t.Context(), text, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+	}
+	rows, err := c.Query(t.Context(), "explain (costs off) execute s"+arguments, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, statement)
+	}
+	return fmt.Sprintln(strings.Join(lines, "\n"))
+}

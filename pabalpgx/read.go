@@ -1,0 +1,240 @@
+package pabalpgx
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+const (
+	// Topics with pending rows are found by a loose scan of the index (topic, due_at): one lookup for each.
+	sqlTopics = `with recursive busy (name) as (
+			(select p.topic from {p}pending p order by p.topic limit 1)
+			union all
+			select (select p.topic from {p}pending p where p.topic > busy.name order by p.topic limit 1)
+			from busy where busy.name is not null
+		), names (name) as (select name from {p}topic union select name from busy where name is not null)
+		select clock_timestamp(), m.source, m.generation, coalesce(n.name, ''), coalesce(t.ordered, false), t.proven_at, t.probed_at,
+			coalesce(t.position_floor, 0),
+			(select p.due_at from {p}pending p where p.topic = n.name and p.due_at >= $1::timestamptz order by p.due_at limit 1)
+		from {p}meta m left join names n on true left join {p}topic t on t.name = n.name order by n.name`
+	sqlSourceOnly = `select clock_timestamp(), source, generation from {p}meta`
+
+	sqlCountWaiting = `select count(*), min(recorded_at) from
+		(select recorded_at from {p}pending where topic = $1::text and due_at is not null limit $2::bigint) few`
+	sqlCountParked = `select count(*) from (select from {p}pending where topic = $1::text and due_at is null limit $2::bigint) few`
+
+	// A list of ids without times: those that are pending are found by it, for the others the time in an id of version 7
+	// says which days to look at (the recording machine's clock may differ from the database's, by an hour at most), and
+	// what is not there is looked for everywhere.
+	sqlFindNear = `select e.id, e.recorded_at from unnest($1::text[]::uuid[], $2::timestamptz[]) as r (id, near)
+		cross join lateral (select * from {p}event e where e.id = r.id and e.recorded_at >= r.near - interval '1 hour'
+			and e.recorded_at < r.near + interval '1 hour' offset 0) e`
+	sqlFindPendingIDs = `select id, recorded_at from {p}pending where id = any ($1::text[]::uuid[])`
+	sqlFindAnywhere   = `select e.id, e.recorded_at from {p}event e where e.id = any ($1::text[]::uuid[])`
+
+	foundColumns = eventColumns + `, p.id, coalesce(p.recorded_at, e.recorded_at), coalesce(p.topic, ''), p.due_at, coalesce(p.claims, 0),
+		coalesce(p.crashes, 0), coalesce(p.failures, 0), p.accepted_at, p.sent_at, coalesce(p.last_error, '')`
+	sqlFind = `select ` + foundColumns + ` from {p}event e left join {p}pending p on p.id = e.id where `
+	// When only unconfirmed events are asked for, the work list is the smaller table to begin with.
+	sqlFindPending = `select ` + foundColumns + ` from {p}pending p join {p}event e on e.recorded_at = p.recorded_at and e.id = p.id where `
+
+	sqlJobs = `select id, created_at, asked_by, spec, resume_id, resume_at, sent, last_error, finished_at, lease_until, owner
+		from {p}redelivery where finished_at is null or id in
+			(select id from {p}redelivery where finished_at is not null order by created_at desc limit 20)
+		order by created_at desc, id`
+)
+
+// Read implements driver.Store.
+func (b *base) Read(ctx context.Context, q driver.Query) (r driver.Reading, err error) {
+	s := b.own()
+	if q.Topics {
+		err = readTopics(ctx, s, &r, q)
+	} else {
+		err = s.query(ctx, func(row scanner) error { return row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation) }, sqlSourceOnly)
+	}
+	if err == nil && q.Events != nil {
+		r.Events, err = find(ctx, s, q.Events, r.Now.Add(-q.Events.Late))
+	}
+	if err == nil && q.Jobs {
+		r.Jobs, err = jobs(ctx, s)
+	}
+	return r, err
+}
+
+func readTopics(ctx context.Context, s session, r *driver.Reading, q driver.Query) error {
+	err := s.query(ctx, func(row scanner) error {
+		var t driver.Topic
+		err := row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation, &t.Name, &t.Ordered, nullTime{&t.ProvenAt}, nullTime{&t.ProbedAt},
+			&t.PositionFloor, nullTime{&t.OldestDue})
+		if t.Name != "" {
+			r.Topics = append(r.Topics, t)
+		}
+		return err
+	}, sqlTopics, q.After)
+	if err != nil || !q.Counts {
+		return err
+	}
+	var list []statement
+	for i := range r.Topics {
+		t := &r.Topics[i]
+		list = append(list,
+			statement{name: "count waiting", query: sqlCountWaiting, args: []any{t.Name, driver.CountMax},
+				scan: func(row scanner) error { return row.Scan(&t.Waiting, nullTime{&t.OldestWaiting}) }},
+			statement{name: "count parked", query: sqlCountParked, args: []any{t.Name, driver.CountMax},
+				scan: func(row scanner) error { return row.Scan(&t.Parked) }})
+	}
+	return s.all(ctx, list)
+}
+
+// conditions collects what a statement asks for whose conditions vary.
+type conditions struct {
+	where []string
+	args  []any
+}
+
+// and adds a condition; each $ in it stands for the next value.
+func (c *conditions) and(condition string, values ...any) {
+	for _, v := range values {
+		c.args = append(c.args, v)
+		condition = strings.Replace(condition, "$?", fmt.Sprint("$", len(c.args)), 1)
+	}
+	c.where = append(c.where, condition)
+}
+
+func (c *conditions) text() string {
+	if len(c.where) == 0 {
+		return "true"
+	}
+	return strings.Join(c.where, " and ")
+}
+
+// find builds the one statement whose conditions vary.
+func find(ctx context.Context, s session, f *driver.EventFilter, lateBefore time.Time) (found []driver.Found, err error) {
+	var c conditions
+	if len(f.IDs) > 0 {
+		refs, err := locate(ctx, s, f.IDs)
+		if err != nil || len(refs) == 0 {
+			return nil, err
+		}
+		c.and("(e.recorded_at, e.id) in (select * from unnest($?::timestamptz[], $?::text[]::uuid[]))", refTimes(refs), refIDs(refs))
+	}
+	if f.Topic != "" {
+		c.and("e.topic = $?::text", f.Topic)
+	}
+	if f.Key != "" {
+		c.and("e.key = $?::text", f.Key)
+	}
+	if !f.From.IsZero() {
+		c.and("e.recorded_at >= $?::timestamptz", f.From)
+	}
+	if !f.To.IsZero() {
+		c.and("e.recorded_at < $?::timestamptz", f.To)
+	}
+	switch f.State {
+	case driver.ParkedOnly:
+		c.and("p.due_at is null")
+	case driver.LateOnly:
+		c.and("p.due_at is not null")
+		c.and("p.recorded_at < $?::timestamptz", lateBefore)
+	}
+	text, order, sign := sqlFind, "", ">"
+	if f.State != driver.AnyState {
+		text = sqlFindPending
+	}
+	if f.Descending {
+		order, sign = " desc", "<"
+	}
+	if !f.After.IsZero() {
+		// The first condition says nothing new, but finds the partitions.
+		c.and("e.recorded_at "+sign+"= $?::timestamptz", f.After.RecordedAt)
+		c.and("(e.recorded_at, e.id) "+sign+" ($?::timestamptz, $?::text::uuid)", f.After.RecordedAt, f.After.ID.String())
+	}
+	c.args = append(c.args, f.Limit)
+	text += c.text() + fmt.Sprintf(" order by e.recorded_at%s, e.id%s limit $%d::bigint", order, order, len(c.args))
+	err = s.query(ctx, func(row scanner) error {
+		one, err := scanFound(row)
+		found = append(found, one)
+		return err
+	}, text, c.args...)
+	return found, err
+}
+
+// locate finds out when events were recorded.
+func locate(ctx context.Context, s session, list []uuid.UUID) (refs []driver.Ref, err error) {
+	missing := make(map[uuid.UUID]bool, len(list))
+	for _, id := range list {
+		missing[id] = true
+	}
+	ask := func(query string, near bool) {
+		var texts []string
+		var times []time.Time
+		for id := range missing {
+			texts = append(texts, id.String())
+			sec, nsec := id.Time().UnixTime()
+			times = append(times, time.Unix(sec, nsec))
+		}
+		if err != nil || len(texts) == 0 {
+			return
+		}
+		args := []any{texts}
+		if near {
+			args = append(args, times)
+		}
+		err = s.query(ctx, func(row scanner) error {
+			var ref driver.Ref
+			err := row.Scan(nullID{&ref.ID}, nullTime{&ref.RecordedAt})
+			if missing[ref.ID] {
+				refs = append(refs, ref)
+			}
+			delete(missing, ref.ID)
+			return err
+		}, query, args...)
+	}
+	ask(sqlFindPendingIDs, false)
+	ask(sqlFindNear, true)
+	ask(sqlFindAnywhere, false)
+	return refs, err
+}
+
+func scanFound(row scanner) (f driver.Found, err error) {
+	var p driver.Pending
+	err = row.Scan(append(eventFields(&f.Event), pendingFields(&p)...)...)
+	if p.ID != uuid.Nil {
+		f.Pending = &p
+	}
+	return f, err
+}
+
+func jobs(ctx context.Context, s session) (jobs []driver.Job, err error) {
+	err = s.query(ctx, func(row scanner) error {
+		var j driver.Job
+		err := row.Scan(nullID{&j.ID}, nullTime{&j.CreatedAt}, &j.By, &j.Spec, nullID{&j.Resume.ID}, nullTime{&j.Resume.RecordedAt}, &j.Sent,
+			&j.LastError, nullTime{&j.FinishedAt}, nullTime{&j.LeaseUntil}, nullID{&j.Owner})
+		j.Finished = !j.FinishedAt.IsZero()
+		jobs = append(jobs, j)
+		return err
+	}, sqlJobs)
+	return jobs, err
+}
+
+// Tally counts recorded and confirmed events of a type.
+type Tally struct{ Recorded, Confirmed int }
+
+// Tallies counts all events by type. It reads the whole table: for audits, not for dashboards.
+func (b *base) Tallies(ctx context.Context) (map[string]Tally, error) {
+	tallies := map[string]Tally{}
+	err := b.own().query(ctx, func(row scanner) error {
+		var name string
+		var t Tally
+		err := row.Scan(&name, &t.Recorded, &t.Confirmed)
+		tallies[name] = t
+		return err
+	}, `select type, count(*), count(published_at) from {p}event group by type`)
+	return tallies, err
+}
