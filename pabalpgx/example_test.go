@@ -7,6 +7,7 @@ import (
 	"log"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -164,4 +165,11 @@ func Example_function() {
 	check(pool.QueryRow(ctx, `select "orderNo", message, published from pabal_event_record`).Scan(&no, &message, &published))
 	fmt.Println(no, message, published)
 	// Output: A1 {"No": "A1"} N
+}
+
+// For goose, Flyway, Liquibase or Atlas.
+func ExampleScript() {
+	script, err := pabalpgx.Script(&pabalpgx.Options{TablePrefix: "events_"})
+	fmt.Println(strings.Contains(script, "create table events_event "), err)
+	// Output: true <nil>
 }

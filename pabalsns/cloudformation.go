@@ -9,8 +9,8 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-// CloudFormation writes a topology as a CloudFormation template in JSON.
-func (b *Broker) CloudFormation(w io.Writer, t driver.Topology) error {
+// cloudFormation writes a topology as a CloudFormation template in JSON.
+func (b *Broker) cloudFormation(w io.Writer, t driver.Topology) error {
 	s, err := b.blueprint(t)
 	if err != nil {
 		return err

@@ -11,16 +11,16 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-// DeadLetters answers, for each queue of a topology that is there, about how many messages its dead-letter queues hold.
-// Brought queues are left out: their dead-letter queues are their owner's.
-func (b *Broker) DeadLetters(ctx context.Context, t driver.Topology) (map[string]int, error) {
-	counts := map[string]int{}
+// DeadLetters implements driver.Surveyor; SQS counts about. Brought queues are left out: their dead-letter queues are their
+// owner's.
+func (b *Broker) DeadLetters(ctx context.Context, t driver.Topology) (dead []driver.DeadLetter, err error) {
 	for _, spec := range t.Queues {
 		if _, brought := b.o.Queues[spec.Name]; brought {
 			continue
 		}
-		for _, fifo := range []bool{false, true} {
-			url, err := b.findQueue(ctx, b.deadQueue(spec.Name, fifo))
+		messages := 0
+		for _, name := range b.deadQueues(spec.Name) {
+			url, err := b.findQueue(ctx, name)
 			if err != nil {
 				return nil, err
 			}
@@ -34,24 +34,35 @@ func (b *Broker) DeadLetters(ctx context.Context, t driver.Topology) (map[string
 				return nil, fmt.Errorf("count dead letters of queue %s: %w", spec.Name, err)
 			}
 			q := queueSurvey{attributes: out.Attributes}
-			counts[spec.Name] += q.number("ApproximateNumberOfMessages")
+			messages += q.number("ApproximateNumberOfMessages")
+		}
+		if messages > 0 {
+			dead = append(dead, driver.DeadLetter{Queue: spec.Name, Messages: messages})
 		}
 	}
-	return counts, nil
+	return dead, nil
 }
 
-// Redrive brings the messages of a queue's dead-letter queues back to it, until these are empty, and answers how many. A
-// message is sent before it is deleted: what interrupts that doubles it, which the inbox absorbs, and never loses it.
+// deadQueues are the names at AWS of the dead-letter queues that a queue of ours may have.
+func (b *Broker) deadQueues(queue string) []string {
+	return []string{b.deadQueue(queue, false), b.deadQueue(queue, true)}
+}
+
+// Revive implements driver.Surveyor: it moves the messages of a queue's dead-letter queues until these are empty. A message
+// is sent before it is deleted: what interrupts that doubles it, which the inbox absorbs, and never loses it.
 //
 // It does by itself what StartMessageMoveTask does, for that one takes no messages that SNS could not deliver ("limited to
 // [...] dead-letter queues of other Amazon SQS queues only" in the API reference).
-func (b *Broker) Redrive(ctx context.Context, queue string) (moved int, err error) {
+func (b *Broker) Revive(ctx context.Context, queue string) (moved int, err error) {
+	if url, brought := b.o.Queues[queue]; brought {
+		return 0, fmt.Errorf("queue %s is %s: its dead letters are its owner's", queue, url)
+	}
 	to, err := b.queueURL(ctx, queue)
 	if err != nil {
 		return 0, err
 	}
-	for _, fifo := range []bool{false, true} {
-		from, err := b.findQueue(ctx, b.deadQueue(queue, fifo))
+	for _, name := range b.deadQueues(queue) {
+		from, err := b.findQueue(ctx, name)
 		if err != nil {
 			return moved, err
 		}
@@ -101,4 +112,33 @@ func (b *Broker) moveSome(ctx context.Context, from, to string) (moved int, more
 		moved++
 	}
 	return moved, true, nil
+}
+
+// RemoveQueue implements driver.Surveyor: it removes a queue of ours and its dead-letter queues, with what lies in them. One
+// that is not there is no error; brought ones are refused.
+func (b *Broker) RemoveQueue(ctx context.Context, queue string) error {
+	if url, brought := b.o.Queues[queue]; brought {
+		return fmt.Errorf("queue %s is %s: only its owner removes it", queue, url)
+	}
+	for _, name := range append([]string{b.queueName(queue)}, b.deadQueues(queue)...) {
+		url, err := b.findQueue(ctx, name)
+		if err != nil {
+			return err
+		}
+		if url == "" {
+			continue
+		}
+		if _, err := b.sqsAdmin.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil && !noQueue(err) {
+			return fmt.Errorf("remove queue %s: %w", name, err)
+		}
+	}
+	b.mu.Lock()
+	r := b.readers[queue]
+	delete(b.readers, queue)
+	delete(b.urls, queue)
+	b.mu.Unlock()
+	if r != nil {
+		r.abandon()
+	}
+	return nil
 }

@@ -31,13 +31,13 @@ func ExampleOpen() {
 }
 
 // What a consumer's role may do, for whoever writes the roles.
-func ExampleBroker_IAM() {
+func ExampleBroker_Print() {
 	broker, err := pabalsns.Open(configuration("http://127.0.0.1:4566"), nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer broker.Close() //nolint:errcheck // of an example
-	err = broker.IAM(os.Stdout, driver.Topology{Queues: []driver.QueueSpec{{Name: "settlement"}}}, "consumer")
+	err = broker.Print(os.Stdout, "iam:consumer", driver.Topology{Queues: []driver.QueueSpec{{Name: "settlement"}}})
 	fmt.Println(err)
 	// Output:
 	// {
@@ -53,6 +53,16 @@ func ExampleBroker_IAM() {
 	//       "Effect": "Allow",
 	//       "Resource": [
 	//         "arn:aws:sqs:us-east-1:*:settlement"
+	//       ]
+	//     },
+	//     {
+	//       "Action": [
+	//         "sqs:GetQueueUrl",
+	//         "sqs:SendMessage"
+	//       ],
+	//       "Effect": "Allow",
+	//       "Resource": [
+	//         "arn:aws:sqs:us-east-1:*:pabal-verify-*"
 	//       ]
 	//     }
 	//   ],

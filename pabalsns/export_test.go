@@ -1,6 +1,8 @@
 package pabalsns
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,6 +18,19 @@ func DedupOf(m driver.Message) string { return dedupOf(&m) }
 
 // ReadOnlyBodies is the client that Open puts around the configured one.
 func ReadOnlyBodies(client aws.HTTPClient) aws.HTTPClient { return readOnlyBodies(client) }
+
+// ApplyOld makes a plan, and carries it out once more when it has been carried out.
+func (b *Broker) ApplyOld(ctx context.Context, t driver.Topology) error {
+	s, err := b.survey(ctx, t, true)
+	if err != nil {
+		return err
+	}
+	changes, err := s.plan()
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.apply(ctx, changes), b.apply(ctx, changes))
+}
 
 // ReceivedAt makes of a delivery one that was received then.
 func ReceivedAt(d driver.Delivery, at time.Time) driver.Delivery {

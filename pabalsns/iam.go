@@ -8,7 +8,10 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-// IAM writes the least that a role needs, as an identity policy of IAM, with FixedTopology:
+// answerPrefix begins the names of the queues to which canaries are answered (package topology).
+const answerPrefix = "pabal-verify-"
+
+// iam writes the least that a role needs, as an identity policy of IAM, with FixedTopology:
 //
 //   - "publisher": a service that records events, its confirmer and its redeliveries: publishes to all topics, sends to all
 //     queues, receives from the queues event-record-…
@@ -16,9 +19,11 @@ import (
 //   - "consumer": receives from all other queues
 //   - "operator": reads the topology, makes it (`pabal topology apply`), and brings dead letters back
 //
+// All but the operator answer canaries, which name a queue that `pabal topology verify` makes for a while.
+//
 // Which topics and queues that are is what t lists: give it one service's part. The account is "*" where no call has told
 // it yet. With customer keys a publisher also needs kms:GenerateDataKey and kms:Decrypt, a consumer kms:Decrypt.
-func (b *Broker) IAM(w io.Writer, t driver.Topology, role string) error {
+func (b *Broker) iam(w io.Writer, t driver.Topology, role string) error {
 	s, err := b.blueprint(t)
 	if err != nil {
 		return err
@@ -49,19 +54,22 @@ func (b *Broker) IAM(w io.Writer, t driver.Topology, role string) error {
 	receive := []string{
 		"sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility",
 	}
+	answers := []string{s.home.arn("sqs", b.region, b.o.Prefix+answerPrefix+"*")}
 	switch role {
 	case "publisher", "relay":
 		allow(topics, append([]string{"sns:Publish"}, look...)...)
 		allow(queues, "sqs:GetQueueUrl", "sqs:SendMessage")
 		allow(records, receive...)
+		allow(answers, "sqs:GetQueueUrl", "sqs:SendMessage")
 	case "consumer":
 		allow(topics, look...)
 		allow(consumed, receive...)
+		allow(answers, "sqs:GetQueueUrl", "sqs:SendMessage")
 	case "operator":
 		allow(topics, append([]string{"sns:CreateTopic", "sns:SetTopicAttributes", "sns:Subscribe",
 			"sns:SetSubscriptionAttributes", "sns:Publish"}, look...)...)
 		allow(append(queues, dead...), append([]string{"sqs:CreateQueue", "sqs:SetQueueAttributes", "sqs:SendMessage"}, receive...)...)
-		allow([]string{s.home.arn("sqs", b.region, b.o.Prefix+canaryPrefix+"*")}, append(receive, "sqs:CreateQueue", "sqs:DeleteQueue")...)
+		allow(answers, append(receive, "sqs:CreateQueue", "sqs:DeleteQueue")...)
 	default:
 		return fmt.Errorf("IAM role %q: publisher, relay, consumer or operator", role)
 	}

@@ -5,8 +5,8 @@
 //
 // A topic is an SNS topic, a queue is an SQS queue; a subscription with raw delivery copies from the one to the other. Each
 // queue has a dead-letter queue beside it, which takes what SNS cannot deliver and what was received too often. Client.Run
-// makes what is missing; where a service may not, [Broker.Terraform], [Broker.CloudFormation] and [Broker.IAM] print
-// what somebody else has to make, and [Broker.Verify] finds what is wrong with it.
+// makes what is missing; where a service may not, [Broker.Print] writes what somebody else has to make, and `pabal topology
+// verify` finds what is wrong with it.
 //
 // An answer of AWS says less than it seems to: a batch call that succeeded has stored only what it names in its list
 // Successful, and "published" means that SNS has the message, not that a queue has. What follows from that is written
@@ -143,7 +143,7 @@ func between[N int | time.Duration](field string, value, low, high N) error {
 	return fmt.Errorf("pabalsns: Options.%s is %v: from %v to %v", field, value, low, high)
 }
 
-// Broker is an installation at AWS. It implements driver.Broker.
+// Broker is an installation at AWS. It implements driver.Broker and driver.Surveyor.
 type Broker struct {
 	o      Options
 	region string
@@ -168,7 +168,10 @@ type Broker struct {
 	close   context.CancelFunc
 }
 
-var _ driver.Broker = (*Broker)(nil)
+var (
+	_ driver.Broker   = (*Broker)(nil)
+	_ driver.Surveyor = (*Broker)(nil)
+)
 
 // Open makes a broker of a configuration of the AWS SDK, as config.LoadDefaultConfig returns it: credentials, region,
 // endpoint and HTTP client are its matter. Nothing is sent before the broker is used. A Broker is safe for concurrent use.

@@ -35,6 +35,9 @@ type reader struct {
 	b     *Broker
 	queue string
 
+	queueThere context.Context // ends with the queue, and with it the polls under way: they can lose nothing more
+	abandon    context.CancelFunc
+
 	mu      sync.Mutex
 	buffer  []received
 	polls   int           // under way
@@ -61,6 +64,7 @@ func (b *Broker) Receive(ctx context.Context, queue string, limit int) ([]driver
 	r := b.readers[queue]
 	if r == nil {
 		r = &reader{b: b, queue: queue, width: 1, changed: make(chan struct{})}
+		r.queueThere, r.abandon = context.WithCancel(context.Background())
 		b.readers[queue] = r
 	}
 	b.mu.Unlock()
@@ -173,7 +177,7 @@ func (r *reader) poll() {
 // receiveMessages is one ReceiveMessage.
 func (r *reader) receiveMessages() {
 	start := time.Now()
-	deliveries, err := r.b.receiveMessages(r.queue)
+	deliveries, err := r.b.receiveMessages(r.queueThere, r.queue)
 	took := time.Since(start)
 	r.mu.Lock()
 	r.polls--
@@ -245,9 +249,9 @@ func (r *reader) giveBack() {
 	}
 }
 
-// receiveMessages asks SQS once. Its context is nobody's: it ends when SQS does not answer at all.
-func (b *Broker) receiveMessages(queue string) ([]driver.Delivery, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), b.o.Wait+answerTime)
+// receiveMessages asks SQS once. Its context is no receiver's: the call ends when SQS does not answer at all.
+func (b *Broker) receiveMessages(queueThere context.Context, queue string) ([]driver.Delivery, error) {
+	ctx, cancel := context.WithTimeout(queueThere, b.o.Wait+answerTime)
 	defer cancel()
 	url, err := b.queueURL(ctx, queue)
 	if err != nil {

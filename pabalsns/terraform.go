@@ -8,13 +8,13 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-// Terraform writes a topology in Terraform's JSON syntax, for a file whose name ends in .tf.json.
-func (b *Broker) Terraform(w io.Writer, t driver.Topology) error {
+// terraform writes a topology in Terraform's JSON syntax, for a file whose name ends in .tf.json.
+func (b *Broker) terraform(w io.Writer, t driver.Topology) error {
 	s, err := b.blueprint(t)
 	if err != nil {
 		return err
 	}
-	m := terraform{}
+	m := configuration{}
 	for _, t := range s.topics {
 		if !t.brought {
 			fields := fifoFields(object{"name": nameOfARN(t.arn)}, t.fifo(), "fifo_topic", "fifo_throughput_scope", "MessageGroup")
@@ -43,10 +43,10 @@ func (b *Broker) Terraform(w io.Writer, t driver.Topology) error {
 	return document(w, object{"resource": m})
 }
 
-// terraform is resources by type and label.
-type terraform map[string]object
+// configuration is resources by type and label.
+type configuration map[string]object
 
-func (m terraform) add(kind, label string, fields object) {
+func (m configuration) add(kind, label string, fields object) {
 	if m[kind] == nil {
 		m[kind] = object{}
 	}
@@ -78,7 +78,7 @@ func topicARN(t *topicSurvey) string {
 }
 
 // queue adds the queue one, which is q or one of its dead-letter queues, and its policy.
-func (m terraform) queue(b *Broker, q, one *queueSurvey) {
+func (m configuration) queue(b *Broker, q, one *queueSurvey) {
 	fields := object{"name": one.awsName, "message_retention_seconds": int(b.o.Retention.Seconds()),
 		"visibility_timeout_seconds": int(b.o.Hold.Seconds())}
 	if one == q {

@@ -21,22 +21,23 @@ import (
 // (API references), and a deleted queue's name is blocked for 60 s, so nothing is ever recreated; what others have set is
 // only ever widened: a retention raised, a policy's statement added.
 
-// Change is one thing that [Broker.Apply] will do.
-type Change struct {
-	Action    string // "create" or "set"
-	Resource  string // such as "queue settlement", "subscription of queue settlement to topic order-pay-done"
-	Attribute string // of "set": its name at AWS
-	From, To  string // of "set": its value now, "" where there is none, and then
+// change is one thing that has to be done.
+type change struct {
+	action    string // "create" or "set"
+	resource  string // such as "queue settlement", "subscription of queue settlement to topic order-pay-done"
+	attribute string // of "set": its name at AWS
+	from, to  string // of "set": its value now, "" where there is none, and then
 
+	foreign bool   // nobody but its owner does it
 	missing string // what driver.MissingError says without it; "": messages arrive all the same
 	do      func(ctx context.Context) error
 }
 
-func (c Change) String() string {
-	if c.Action == "create" {
-		return "+ create " + c.Resource
+func (c change) String() string {
+	if c.action == "create" {
+		return "create " + c.resource
 	}
-	return fmt.Sprintf("~ set %s of %s: %s → %s", c.Attribute, c.Resource, orNone(c.From), c.To)
+	return fmt.Sprintf("set %s of %s: %s → %s", c.attribute, c.resource, orNone(c.from), c.to)
 }
 
 func orNone(text string) string {
@@ -46,37 +47,33 @@ func orNone(text string) string {
 	return text
 }
 
-// Plan is what differs between a topology and what is there, in the order in which it is mended.
-type Plan struct{ Changes []Change }
-
-// String is one line per change, always in the same order; "nothing to change" without any.
-func (p *Plan) String() string {
-	if len(p.Changes) == 0 {
-		return "nothing to change"
-	}
-	lines := make([]string, len(p.Changes))
-	for i, c := range p.Changes {
-		lines[i] = c.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Plan compares a topology with what is there. It changes nothing. Brought topics and queues (Options.Topics, Options.Queues)
+// Plan implements driver.Surveyor, in the order in which things are mended. Brought topics and queues (Options.Topics, Options.Queues)
 // must be there already, and stay as they are; subscriptions between them are part of the plan.
-func (b *Broker) Plan(ctx context.Context, t driver.Topology) (*Plan, error) {
+func (b *Broker) Plan(ctx context.Context, t driver.Topology) ([]string, error) {
 	s, err := b.survey(ctx, t, true)
 	if err != nil {
 		return nil, err
 	}
-	return s.plan()
+	changes, err := s.plan()
+	if err != nil {
+		return nil, err
+	}
+	return linesOf(changes), nil
 }
 
-// Apply carries a plan out, change by change, up to the first error. What was made meanwhile by somebody else is no error. A
-// plan that is old is best made anew.
-func (b *Broker) Apply(ctx context.Context, p *Plan) error {
-	for _, c := range p.Changes {
+func linesOf(changes []change) []string {
+	lines := make([]string, len(changes))
+	for i, c := range changes {
+		lines[i] = c.String()
+	}
+	return lines
+}
+
+// apply carries changes out, one by one, up to the first error. What was made meanwhile by somebody else is no error.
+func (b *Broker) apply(ctx context.Context, changes []change) error {
+	for _, c := range changes {
 		if err := c.do(ctx); err != nil && !alreadyThere(err) {
-			return fmt.Errorf("%s %s: %w", c.Action, c.Resource, err)
+			return fmt.Errorf("%s %s: %w", c.action, c.resource, err)
 		}
 	}
 	return nil
@@ -99,29 +96,29 @@ func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) erro
 		if err != nil {
 			return b.destinationError(driver.Destination{}, err)
 		}
-		p, err := s.plan()
-		if err != nil || len(p.Changes) == 0 {
+		changes, err := s.plan()
+		if err != nil || len(changes) == 0 {
 			return err
 		}
 		if !create {
-			return missingOf(p)
+			return missingOf(changes)
 		}
-		if missingOf(p) == nil && round > 0 { // set, and not kept: messages arrive all the same, and Verify tells
-			b.warn("topology", "AWS does not keep what was set", "changes", p.String())
+		if missingOf(changes) == nil && round > 0 { // set, and not kept: messages arrive all the same, and Audit tells
+			b.warn("topology", "AWS does not keep what was set", "changes", linesOf(changes))
 			return nil
 		}
 		if round == settleRounds {
-			return fmt.Errorf("the topology does not settle: somebody else changes it; still to do: %s", p)
+			return fmt.Errorf("the topology does not settle: somebody else changes it; still to do: %s", strings.Join(linesOf(changes), "; "))
 		}
-		if err := b.Apply(ctx, p); err != nil {
+		if err := b.apply(ctx, changes); err != nil {
 			return b.destinationError(driver.Destination{}, err)
 		}
 	}
 }
 
-func missingOf(p *Plan) error {
+func missingOf(changes []change) error {
 	var missing []string
-	for _, c := range p.Changes {
+	for _, c := range changes {
 		if c.missing != "" {
 			missing = append(missing, c.missing)
 		}
@@ -133,7 +130,7 @@ func missingOf(p *Plan) error {
 }
 
 // plan is what has to be done; a filter is an error, for nobody but its owner may remove it.
-func (s *survey) plan() (*Plan, error) {
+func (s *survey) plan() ([]change, error) {
 	for _, q := range s.queues {
 		for _, sub := range q.fed {
 			if f := sub.filter(); f != "" {
@@ -141,12 +138,11 @@ func (s *survey) plan() (*Plan, error) {
 			}
 		}
 	}
-	changes, err := s.changes()
-	return &Plan{changes}, err
+	return s.changes()
 }
 
 // changes are what differs. Things come before what refers to them.
-func (s *survey) changes() (all []Change, err error) {
+func (s *survey) changes() (all []change, err error) {
 	for _, topic := range s.topics {
 		all = append(all, s.topicChanges(topic)...)
 	}
@@ -174,22 +170,22 @@ func subscriptionName(q *queueSurvey, sub *subscriptionSurvey) string {
 	return fmt.Sprintf("subscription of queue %s to topic %s", q.name, sub.topic.name)
 }
 
-func (s *survey) topicChanges(t *topicSurvey) []Change {
+func (s *survey) topicChanges(t *topicSurvey) []change {
 	b, resource := s.b, "topic "+t.name
 	key := b.o.TopicKey
 	switch {
 	case !t.there && t.brought:
-		return []Change{absent(resource, t.arn)}
+		return []change{absent(resource, t.arn)}
 	case !t.there:
-		return []Change{{Action: "create", Resource: resource, missing: resource, do: func(ctx context.Context) error {
+		return []change{{action: "create", resource: resource, missing: resource, do: func(ctx context.Context) error {
 			_, err := b.snsAdmin.CreateTopic(ctx, &sns.CreateTopicInput{
 				Name: aws.String(nameOfARN(t.arn)), Attributes: b.topicAttributes(t.fifo()),
 			})
 			return err
 		}}}
 	case key != "" && !t.brought && t.attributes["KmsMasterKeyId"] != key:
-		return []Change{{
-			Action: "set", Resource: resource, Attribute: "KmsMasterKeyId", From: t.attributes["KmsMasterKeyId"], To: key,
+		return []change{{
+			action: "set", resource: resource, attribute: "KmsMasterKeyId", from: t.attributes["KmsMasterKeyId"], to: key,
 			do: func(ctx context.Context) error {
 				_, err := b.snsAdmin.SetTopicAttributes(ctx, &sns.SetTopicAttributesInput{
 					TopicArn: &t.arn, AttributeName: aws.String("KmsMasterKeyId"), AttributeValue: &key,
@@ -202,10 +198,12 @@ func (s *survey) topicChanges(t *topicSurvey) []Change {
 }
 
 // absent is a brought thing that is not there: nobody but its owner makes it.
-func absent(resource, address string) Change {
-	return Change{Action: "create", Resource: resource, missing: resource + " (" + address + ")", do: func(context.Context) error {
+func absent(resource, address string) change {
+	c := change{action: "create", resource: resource, foreign: true, missing: resource + " (" + address + ")"}
+	c.do = func(context.Context) error {
 		return fmt.Errorf("%s is configured and not there: its owner has to make it", address)
-	}}
+	}
+	return c
 }
 
 // topicAttributes are those of a new topic. FifoThroughputScope MessageGroup is high throughput, which leaves the order of
@@ -222,13 +220,13 @@ func (b *Broker) topicAttributes(fifo bool) map[string]string {
 }
 
 // queueChanges are those of a queue, or of a dead-letter queue of the queue source.
-func (s *survey) queueChanges(q, source *queueSurvey) ([]Change, error) {
+func (s *survey) queueChanges(q, source *queueSurvey) ([]change, error) {
 	resource := "queue " + q.name
 	if source != nil {
 		resource = "dead-letter queue " + q.awsName
 	}
 	if !q.there() && q.brought {
-		return []Change{absent(resource, s.b.o.Queues[q.name])}, nil
+		return []change{absent(resource, s.b.o.Queues[q.name])}, nil
 	}
 	want, err := s.queueAttributes(q, source)
 	if err != nil {
@@ -239,18 +237,18 @@ func (s *survey) queueChanges(q, source *queueSurvey) ([]Change, error) {
 		missing = resource
 	}
 	if !q.there() {
-		return []Change{{Action: "create", Resource: resource, missing: missing, do: func(ctx context.Context) error {
+		return []change{{action: "create", resource: resource, missing: missing, do: func(ctx context.Context) error {
 			_, err := s.b.sqsAdmin.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &q.awsName, Attributes: want})
 			return err
 		}}}, nil
 	}
-	var changes []Change
+	var changes []change
 	for _, name := range []string{"KmsMasterKeyId", "MessageRetentionPeriod", "Policy", "RedriveAllowPolicy", "RedrivePolicy"} {
 		to, from := want[name], q.attributes[name]
 		if to == "" || to == from || q.enough(name, to) || q.brought && name != "Policy" {
 			continue
 		}
-		c := Change{Action: "set", Resource: resource, Attribute: name, From: from, To: to}
+		c := change{action: "set", resource: resource, attribute: name, from: from, to: to}
 		c.do = func(ctx context.Context) error {
 			_, err := s.b.sqsAdmin.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{
 				QueueUrl: &q.url, Attributes: map[string]string{name: to},
@@ -326,27 +324,27 @@ func (q *queueSurvey) enough(name, want string) bool {
 	return false
 }
 
-func (s *survey) subscriptionChanges(q *queueSurvey, sub *subscriptionSurvey) []Change {
+func (s *survey) subscriptionChanges(q *queueSurvey, sub *subscriptionSurvey) []change {
 	resource := subscriptionName(q, sub)
 	want := map[string]string{"RawMessageDelivery": "true"}
 	if d := q.deadFor(sub.topic.fifo()); d != nil {
 		want["RedrivePolicy"] = text(redrivePolicy{Target: d.arn})
 	}
 	if sub.arn == "" {
-		return []Change{{Action: "create", Resource: resource, missing: resource, do: func(ctx context.Context) error {
+		return []change{{action: "create", resource: resource, missing: resource, do: func(ctx context.Context) error {
 			_, err := s.b.snsAdmin.Subscribe(ctx, &sns.SubscribeInput{
 				TopicArn: &sub.topic.arn, Protocol: aws.String("sqs"), Endpoint: &q.arn, Attributes: want, ReturnSubscriptionArn: true,
 			})
 			return err
 		}}}
 	}
-	var changes []Change
+	var changes []change
 	for _, name := range []string{"RawMessageDelivery", "RedrivePolicy"} {
 		to, from := want[name], sub.attributes[name]
 		if to == "" || strings.EqualFold(to, from) || name == "RedrivePolicy" && parseRedrive(from).Target != "" {
 			continue
 		}
-		c := Change{Action: "set", Resource: resource, Attribute: name, From: from, To: to}
+		c := change{action: "set", resource: resource, attribute: name, from: from, to: to}
 		if name == "RawMessageDelivery" {
 			c.missing = "raw message delivery of the " + resource
 		}

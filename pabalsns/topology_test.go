@@ -90,32 +90,28 @@ func (o *owner) setSubscription(topic, attribute, value string) {
 
 func plan(t *testing.T, b *pabalsns.Broker, topology driver.Topology) string {
 	t.Helper()
-	p, err := b.Plan(t.Context(), topology)
+	lines, err := b.Plan(t.Context(), topology)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p.String()
+	return strings.Join(lines, "\n")
 }
 
 // A plan says what will be done, in order; once applied nothing is left to do, and nothing was read to be written again.
 func TestPlanAndApply(t *testing.T) {
 	proxy := hostile.Start(t, servers.Fauxqs(t, false).URL, 1, hostile.Rates{})
 	b, o := open(t, proxy.URL, pabalsns.Options{Prefix: "acme-"}), newOwner(t, proxy.URL)
-	const want = `+ create topic paid
-+ create dead-letter queue acme-settlement-dlq
-+ create queue settlement
-+ create subscription of queue settlement to topic paid`
-	p, err := b.Plan(t.Context(), village)
-	if err != nil || p.String() != want {
-		t.Fatalf("%s, %v", p, err)
+	const want = `create topic paid
+create dead-letter queue acme-settlement-dlq
+create queue settlement
+create subscription of queue settlement to topic paid`
+	if got := plan(t, b, village); got != want {
+		t.Fatal(got)
 	}
-	if err := b.Apply(t.Context(), p); err != nil {
+	if err := b.ApplyOld(t.Context(), village); err != nil { // all is there
 		t.Fatal(err)
 	}
-	if err := b.Apply(t.Context(), p); err != nil { // an old plan: all is there
-		t.Error(err)
-	}
-	if got := plan(t, b, village); got != "nothing to change" {
+	if got := plan(t, b, village); got != "" {
 		t.Error(got)
 	}
 	q, d := o.attributes("acme-settlement"), o.attributes("acme-settlement-dlq")
@@ -156,9 +152,9 @@ func TestOnlyWhatDiffersIsSet(t *testing.T) {
 	o.set("settlement-dlq", "MessageRetentionPeriod", "3600")
 	o.setSubscription("paid", "RawMessageDelivery", "false")
 	lines := strings.Split(plan(t, b, village), "\n")
-	if len(lines) != 3 || !strings.HasPrefix(lines[0], "~ set MessageRetentionPeriod of dead-letter queue settlement-dlq: 3600 → 1209600") ||
-		!strings.HasPrefix(lines[1], "~ set Policy of queue settlement: ") ||
-		lines[2] != "~ set RawMessageDelivery of subscription of queue settlement to topic paid: false → true" {
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], "set MessageRetentionPeriod of dead-letter queue settlement-dlq: 3600 → 1209600") ||
+		!strings.HasPrefix(lines[1], "set Policy of queue settlement: ") ||
+		lines[2] != "set RawMessageDelivery of subscription of queue settlement to topic paid: false → true" {
 		t.Fatalf("the plan:\n%s", strings.Join(lines, "\n"))
 	}
 	err := b.Check(t.Context(), village, false)
@@ -187,7 +183,7 @@ func TestFilterIsAnError(t *testing.T) {
 	url := servers.Fauxqs(t, false).URL
 	b, o := open(t, url, pabalsns.Options{}), newOwner(t, url)
 	check(t, b, village)
-	if findings, err := b.Verify(t.Context(), village); err != nil || len(findings) > 0 {
+	if findings, err := b.Audit(t.Context(), village); err != nil || len(findings) > 0 {
 		t.Errorf("all is well: %v, %v", findings, err)
 	}
 	o.setSubscription("paid", "FilterPolicy", `{"type":["paid"]}`)
@@ -196,14 +192,14 @@ func TestFilterIsAnError(t *testing.T) {
 			t.Errorf("create %v: %v", create, err)
 		}
 	}
-	findings, err := b.Verify(t.Context(), village)
+	findings, err := b.Audit(t.Context(), village)
 	sub, _ := o.subscription("paid")
-	if err != nil || len(findings) != 1 || !findings[0].Loses || !strings.Contains(findings[0].Mend, sub) {
+	if err != nil || len(findings) != 1 || !strings.Contains(findings[0].Mend, sub) {
 		t.Errorf("%v, %v", findings, err)
 	}
 }
 
-func TestVerifyFindsWhatIsWrong(t *testing.T) {
+func TestAuditFindsWhatIsWrong(t *testing.T) {
 	url := servers.Fauxqs(t, false).URL
 	b, o := open(t, url, pabalsns.Options{}), newOwner(t, url)
 	check(t, b, village)
@@ -213,15 +209,15 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	o.set("settlement", "DelaySeconds", "5")
 	_, err := o.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: o.url("settlement-dlq"), MessageBody: aws.String("x")})
 	o.ok(err)
-	findings, err := b.Verify(t.Context(), village)
+	findings, err := b.Audit(t.Context(), village)
 	o.ok(err)
 	var all strings.Builder
 	for _, f := range findings {
-		fmt.Fprintln(&all, f)
+		fmt.Fprintf(&all, "%s (%s)\n", f.What, f.Mend)
 	}
 	for _, want := range []string{
-		"queue settlement: RedrivePolicy is", "queue settlement: is encrypted with alias/aws/sqs", "queue settlement: delays every message by 5s",
-		"keeps messages no longer than its queue", "dead-letter queue settlement-dlq: holds about 1 messages (pabal topology redrive settlement)",
+		"RedrivePolicy of queue settlement is", "queue settlement is encrypted with alias/aws/sqs", "queue settlement delays every message by 5s",
+		"keeps messages no longer than its queue", "dead-letter queue settlement-dlq holds about 1 messages (pabal topology revive --queue settlement)",
 	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, &all)
@@ -261,6 +257,13 @@ func TestBroughtTopicsAndQueues(t *testing.T) {
 	}
 	send(t, b, 3)
 	receive(t, b, 3)
+	if _, err := b.Revive(t.Context(), "settlement"); err == nil || !strings.Contains(err.Error(), "its owner's") {
+		t.Errorf("dead letters of another's queue: %v", err)
+	}
+	if err := b.RemoveQueue(t.Context(), "settlement"); err == nil || !strings.Contains(err.Error(), "only its owner removes it") {
+		t.Errorf("another's queue is removed: %v", err)
+	}
+	o.url("Legacy_Settlement")
 }
 
 // A FIFO queue on a standard topic is refused before SNS does it; a topic of both kinds would part publishers from queues.

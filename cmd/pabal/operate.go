@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/user"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
 )
 
 type migrateCommand struct {
@@ -91,7 +93,9 @@ func (c *relayCommand) Run(a *app) error {
 
 type statusCommand struct {
 	storeFlags
-	JSON bool `name:"json" help:"Print JSON."`
+	// Not from the environment: what is set there for relay may be a directory that a running process keeps locked.
+	Broker string `help:"Also count the dead letters of the store's queues there: ${brokers}." placeholder:"ADDRESS"`
+	JSON   bool   `name:"json" help:"Print JSON."`
 }
 
 func (c *statusCommand) Run(a *app) error {
@@ -99,6 +103,11 @@ func (c *statusCommand) Run(a *app) error {
 		s, err := o.Status(a.ctx)
 		if err != nil {
 			return err
+		}
+		if c.Broker != "" {
+			if err := c.countDead(a, s); err != nil {
+				return err
+			}
 		}
 		if c.JSON {
 			e := json.NewEncoder(a.stdout)
@@ -109,6 +118,34 @@ func (c *statusCommand) Run(a *app) error {
 		}
 		if err == nil && !s.Healthy {
 			err = &exit{code: exitUnhealthy}
+		}
+		return err
+	})
+}
+
+// countDead adds a trouble for each queue of the store beside which dead letters lie.
+func (c *statusCommand) countDead(a *app, s *pabal.Status) error {
+	var t driver.Topology
+	add := func(queue string) { t.Queues = append(t.Queues, driver.QueueSpec{Name: queue}) }
+	if s.Source != "" {
+		add("event-record-" + s.Source)
+	}
+	for _, consumer := range s.Consumers {
+		add(consumer.Consumer)
+	}
+	// A consumer of the source's name, as most have, may never have got to store anything; a queue that is not there counts nothing.
+	if s.Source != "" && !slices.ContainsFunc(t.Queues, func(q driver.QueueSpec) bool { return q.Name == s.Source }) {
+		add(s.Source)
+	}
+	return surveyed(a, c.Broker, "count", func(b driver.Surveyor) error {
+		dead, err := b.DeadLetters(a.ctx, t)
+		for _, d := range dead {
+			s.Healthy = false
+			s.Troubles = append(s.Troubles, pabal.Trouble{
+				What:    fmt.Sprintf("queue %s: the broker has put %d messages aside", d.Queue, d.Messages),
+				Since:   s.Now, // the broker tells no more
+				Command: "pabal topology revive --queue " + d.Queue,
+			})
 		}
 		return err
 	})

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -20,6 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalsql"
 )
 
@@ -31,13 +34,31 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pabal": func() { os.Exit(run(os.Args[1:])) }})
 }
 
-func TestScript(t *testing.T) {
+func TestScript(t *testing.T) { runScripts(t, "testdata/script", nil) }
+
+// TestScriptOnSNS runs those in testdata/sns, with a server of SNS and SQS.
+func TestScriptOnSNS(t *testing.T) {
+	runScripts(t, "testdata/sns", map[string]string{
+		"AWS_ENDPOINT_URL": servers.Fauxqs(t, false).URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+	})
+}
+
+func runScripts(t *testing.T, dir string, variables map[string]string) {
+	for name, value := range variables {
+		t.Setenv(name, value) // for commands of the script that are not programs
+	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
+		Dir: dir, UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
 		Deadline: time.Now().Add(2 * time.Minute),
+		Setup: func(e *testscript.Env) error {
+			for name, value := range variables {
+				e.Setenv(name, value)
+			}
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "sql": execSQL, "record": recordEvent, "freeport": freePort, "answers": answers, "shows": shows,
-			"becomes": becomes,
+			"becomes": becomes, "send": send, "json": isJSON,
 		},
 	})
 }
@@ -102,6 +123,29 @@ func recordEvent(ts *testscript.TestScript, neg bool, args []string) {
 		Lease: time.Second, Outcome: func(driver.CommitState) {},
 	}))
 	ts.Check(tx.Commit())
+}
+
+// send QUEUE BODY: sends a message straight to a queue of the broker $PABAL_BROKER.
+func send(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: send QUEUE BODY")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	b, err := openBroker(&app{ctx: ctx, log: slog.New(slog.DiscardHandler)}, ts.Getenv("PABAL_BROKER"))
+	ts.Check(err)
+	verdicts := b.Publish(ctx, driver.Destination{Queue: args[0]}, []driver.Message{{ID: uuid.New(), Body: []byte(args[1])}})
+	ts.Check(errors.Join(verdicts[0].Err, b.Close()))
+}
+
+// json FILE: a file is JSON.
+func isJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] json FILE")
+	}
+	if json.Valid([]byte(ts.ReadFile(args[0]))) == neg {
+		ts.Fatalf("%s: JSON %v", args[0], neg)
+	}
 }
 
 // freeport NAME: sets a variable to an address at which nobody listens.

@@ -65,21 +65,34 @@ func (f *topologyFlags) with(a *app, do func(driver.Broker, driver.Topology) err
 	if err != nil {
 		return err
 	}
-	b, err := openBroker(a, f.Broker)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(b, t), b.Close())
+	return withBroker(a, f.Broker, func(b driver.Broker) error { return do(b, t) })
 }
 
 // surveyed is with for brokers that can do what.
 func (f *topologyFlags) surveyed(a *app, what string, do func(driver.Surveyor, driver.Topology) error) error {
-	return f.with(a, func(b driver.Broker, t driver.Topology) error {
+	t, err := f.topology()
+	if err != nil {
+		return err
+	}
+	return surveyed(a, f.Broker, what, func(s driver.Surveyor) error { return do(s, t) })
+}
+
+func withBroker(a *app, address string, do func(driver.Broker) error) error {
+	b, err := openBroker(a, address)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(b), b.Close())
+}
+
+// surveyed opens a broker that can do what for do.
+func surveyed(a *app, address, what string, do func(driver.Surveyor) error) error {
+	return withBroker(a, address, func(b driver.Broker) error {
 		s, ok := b.(driver.Surveyor)
 		if !ok {
-			return usage("--broker %s: such a broker has nothing to %s", f.Broker, what)
+			return usage("--broker %s: such a broker has nothing to %s", address, what)
 		}
-		return do(s, t)
+		return do(s)
 	})
 }
 

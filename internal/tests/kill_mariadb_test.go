@@ -67,5 +67,5 @@ func TestKilledMariaDBLosesNothingAndDoublesNothing(t *testing.T) {
 		total.Paid += traffic.Paid
 		total.Cancelled += traffic.Cancelled
 	}
-	p.books(total)
+	p.books(total, p.stop)
 }

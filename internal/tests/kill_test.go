@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -53,7 +55,7 @@ func TestKilledShopLosesNothingAndDoublesNothing(t *testing.T) {
 			t.Errorf("round %d: %s", round, complaint)
 		}
 	}
-	p.books(total)
+	p.books(total, p.stop)
 }
 
 // buildBinary builds cmd/pabal, without the race detector: a killed process reports no races, and kills want speed.
@@ -79,11 +81,15 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// process is a shop in a process of its own.
+// process is a shop in a process of its own, or one role of it.
 type process struct {
 	t                    *testing.T
 	binary, dir, address string
-	db                   string // of the roles; "": files in dir
+	role                 string            // "": all of them
+	elsewhere            map[string]string // addresses of roles that other processes have, by the first part of their paths
+	db                   string            // of the roles; "": files in dir
+	broker               string            // "": an embedded one in dir
+	env                  []string
 	heard                *heard
 	child                *exec.Cmd
 	said                 bytes.Buffer // of the child that runs now
@@ -95,6 +101,12 @@ func (p *process) shop(args ...string) []string {
 	if p.db != "" {
 		args = append(args, "--db", p.db)
 	}
+	if p.broker != "" {
+		args = append(args, "--broker", p.broker)
+	}
+	if p.role != "" {
+		args = append(args, p.role)
+	}
 	return args
 }
 
@@ -104,6 +116,7 @@ func (p *process) launch() {
 	p.said.Reset()
 	child := exec.Command(p.binary, p.shop("--listen", p.address)...)
 	child.Stdout, child.Stderr = &p.said, &p.said
+	child.Env = append(os.Environ(), p.env...)
 	if err := child.Start(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -127,15 +140,21 @@ func (p *process) start() {
 	for deadline := began.Add(30 * time.Second); time.Now().Before(deadline); <-ticker.C {
 		if answer, err := client.Get(p.url("/orders?limit=1")); err == nil {
 			_ = answer.Body.Close() // only its being there counts
-			p.t.Logf("open after %v", time.Since(began).Round(time.Millisecond))
+			p.t.Logf("%s open after %v", cmp.Or(p.role, "all"), time.Since(began).Round(time.Millisecond))
 			return
 		}
 	}
 	p.kill()
-	p.t.Fatalf("not open after 30 s; it said:\n%s", &p.said)
+	p.t.Fatalf("%s not open after 30 s; it said:\n%s", p.role, &p.said)
 }
 
-func (p *process) url(path string) string { return "http://" + p.address + path }
+func (p *process) url(path string) string {
+	part, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if address, is := p.elsewhere[part]; is {
+		return "http://" + address + path
+	}
+	return "http://" + p.address + path
+}
 
 // kill ends the child without a word, and waits until it is gone.
 func (p *process) kill() {
@@ -232,8 +251,8 @@ var reconciliation = regexp.MustCompile(
 	`reconciliation: (\d+) orders paid, (\d+) events confirmed, (\d+) ledger entries, (\d+) notifications; (\d+) cancelled`)
 
 // books has everything come to its end (a killed process leaves events for the republisher), looks at the ledger of each order
-// that was answered as paid, stops the shop and reconciles.
-func (p *process) books(total shop.Progress) {
+// that was answered as paid, has the shop stopped and reconciles.
+func (p *process) books(total shop.Progress, stop func()) {
 	p.t.Helper()
 	p.check()
 	for _, no := range p.heard.orders() {
@@ -251,7 +270,7 @@ func (p *process) books(total shop.Progress) {
 			p.t.Errorf("order %s was answered as paid, and has %d payments in the ledger", no, payments)
 		}
 	}
-	p.stop()
+	stop()
 	found := p.check()
 	if total.Paid == 0 {
 		p.t.Error("a load without payments proves nothing")

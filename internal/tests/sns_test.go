@@ -50,22 +50,17 @@ func TestHostileSNSLosesNothingAndDoublesNothing(t *testing.T) {
 	rates := hostile.Each(0.03, 0.10)
 	rates.SenderFault = 0.05
 	proxy := hostile.Start(t, servers.Fauxqs(t, false).URL, seed, rates)
-	broker, err := pabalsns.Open(aws.Config{
-		Region: "us-east-1", BaseEndpoint: &proxy.URL, Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
-	}, &pabalsns.Options{Hold: 6 * time.Second, Wait: 2 * time.Second, Logger: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer broker.Close() //nolint:errcheck // of a test
+	broker := openSNS(t, proxy.URL)
 	start := time.Now()
-	order := snsService(t, broker, "order", false)
-	consumers := []*snsProcess{snsService(t, broker, "settlement", true), snsService(t, broker, "notification", true)}
+	o := pabal.Options{Lanes: 8}
+	order := snsService(t, broker, "order", false, o)
+	consumers := []*snsProcess{snsService(t, broker, "settlement", true, o), snsService(t, broker, "notification", true, o)}
 	for _, s := range append(consumers, order) {
 		if err := s.client.Ready(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	recordTicks(t, order, n)
+	recordTicks(t, order, 0, n)
 	recorded := time.Since(start)
 	settled(t, order, consumers, n)
 	t.Logf("%d events recorded after %v, settled after %v; calls %v; faults %v", n, recorded.Round(time.Millisecond),
@@ -75,6 +70,20 @@ func TestHostileSNSLosesNothingAndDoublesNothing(t *testing.T) {
 	}
 }
 
+func awsConfiguration(url string) aws.Config {
+	return aws.Config{Region: "us-east-1", BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("x", "x", "")}
+}
+
+func openSNS(t *testing.T, url string) *pabalsns.Broker {
+	t.Helper()
+	broker, err := pabalsns.Open(awsConfiguration(url), &pabalsns.Options{Hold: 6 * time.Second, Wait: 2 * time.Second, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() })
+	return broker
+}
+
 // snsProcess is a service with a database of its own.
 type snsProcess struct {
 	name   string
@@ -82,7 +91,7 @@ type snsProcess struct {
 	client *pabal.Client[*sql.Tx]
 }
 
-func snsService(t *testing.T, broker driver.Broker, name string, consumes bool) *snsProcess {
+func snsService(t *testing.T, broker driver.Broker, name string, consumes bool, o pabal.Options) *snsProcess {
 	t.Helper()
 	s := &snsProcess{name: name}
 	var err error
@@ -100,7 +109,8 @@ func snsService(t *testing.T, broker driver.Broker, name string, consumes bool) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.client, err = pabal.New(t.Context(), store, broker, name, &pabal.Options{Logger: quiet(), Lanes: 8}); err != nil {
+	o.Logger = quiet()
+	if s.client, err = pabal.New(t.Context(), store, broker, name, &o); err != nil {
 		t.Fatal(err)
 	}
 	if consumes {
@@ -126,10 +136,11 @@ func snsService(t *testing.T, broker driver.Broker, name string, consumes bool) 
 	return s
 }
 
-func recordTicks(t *testing.T, s *snsProcess, n int) {
+// recordTicks records the events from one number up to another.
+func recordTicks(t *testing.T, s *snsProcess, from, n int) {
 	t.Helper()
 	const batch = 20
-	for from := 0; from < n; from += batch {
+	for ; from < n; from += batch {
 		tx, err := s.db.BeginTx(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
