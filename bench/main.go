@@ -38,7 +38,8 @@ var parts = []struct {
 	name string
 	run  func(context.Context, *bench) ([]row, error)
 }{
-	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sim", simRows}, {"idle", idleRows},
+	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sns", snsRows}, {"mariadb", mariadbRows},
+	{"sim", simRows}, {"idle", idleRows},
 }
 
 func main() {
