@@ -42,9 +42,9 @@ func (j *journal) handle(reader, event int) {
 func (j *journal) wait(ctx context.Context, done func() bool) error {
 	for j.left.Load() > 0 || !done() {
 		if ctx.Err() != nil {
-			return fmt.Errorf("%d handlings are missing, or not all are confirmed: %w", j.left.Load(), ctx.Err())
+			return fmt.Errorf("%d handlings are missing, or not all are confirmed: %w", j.left.Load(), context.Cause(ctx))
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 	}
 	if n := j.twice.Load(); n > 0 {
 		return fmt.Errorf("%d events were handled more than once", n)
@@ -104,7 +104,7 @@ func (t traffic) write(ctx context.Context, next *atomic.Int64, owed func() int,
 			return nil
 		}
 		for owed() >= t.ahead && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // of what is ahead little is settled meanwhile
 		}
 		if err := errors.Join(ctx.Err(), write(n)); err != nil {
 			return err
