@@ -3,9 +3,14 @@ module github.com/pabal-go/pabal/bench
 go 1.26.0
 
 require (
+	github.com/aws/aws-sdk-go-v2 v1.47.7
+	github.com/aws/aws-sdk-go-v2/credentials v1.20.15
+	github.com/aws/aws-sdk-go-v2/service/sns v1.47.9
+	github.com/aws/aws-sdk-go-v2/service/sqs v1.52.8
 	github.com/google/uuid v1.6.0
 	github.com/pabal-go/pabal v0.0.0
 	github.com/pabal-go/pabal/pabalnats v0.0.0
+	github.com/pabal-go/pabal/pabalsns v0.0.0
 	github.com/pabal-go/pabal/pabalsql v0.0.0
 	modernc.org/sqlite v1.61.1
 )
@@ -13,6 +18,13 @@ require (
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
+	github.com/aws/aws-sdk-go-v2/internal/configsources v1.5.10 // indirect
+	github.com/aws/aws-sdk-go-v2/internal/endpoints/v2 v2.8.10 // indirect
+	github.com/aws/aws-sdk-go-v2/internal/v4a v1.5.10 // indirect
+	github.com/aws/aws-sdk-go-v2/service/internal/accept-encoding v1.13.24 // indirect
+	github.com/aws/aws-sdk-go-v2/service/internal/presigned-url v1.14.10 // indirect
+	github.com/aws/aws-sdk-go-v2/service/sts v1.51.8 // indirect
+	github.com/aws/smithy-go v1.28.8 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/go-sql-driver/mysql v1.10.1 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
@@ -37,5 +49,6 @@ require (
 replace (
 	github.com/pabal-go/pabal => ../
 	github.com/pabal-go/pabal/pabalnats => ../pabalnats
+	github.com/pabal-go/pabal/pabalsns => ../pabalsns
 	github.com/pabal-go/pabal/pabalsql => ../pabalsql
 )

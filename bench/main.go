@@ -1,18 +1,21 @@
 // Command bench measures Pabal: each row beside its target, what is compared interleaved in one run, medians with their
 // ranges. Run it on a quiet machine, from the repository's root:
 //
-//	go run ./bench                      # all rows, about three minutes
+//	go run ./bench                      # all rows, about seven minutes
 //	go run ./bench -only core,sim
+//	go run ./bench -o docs/benchmarks.md
 //	go run ./bench -rounds 7 -for 10s
 //
-// It starts `pabal shop` from this tree, ends it, and leaves nothing behind. A run whose books do not agree is an error, not
+// It starts `pabal shop` from this tree and servers that scripts/install installs, ends them, and leaves nothing behind. A run whose books do not agree is an error, not
 // a figure.
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -29,6 +32,7 @@ type bench struct {
 	each   time.Duration
 	dir    string // for databases; on the disk that is measured
 	binary string // pabal
+	out    io.Writer
 }
 
 // row is a line of the table.
@@ -38,12 +42,13 @@ var parts = []struct {
 	name string
 	run  func(context.Context, *bench) ([]row, error)
 }{
-	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sim", simRows}, {"idle", idleRows},
+	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sns", snsRows}, {"mariadb", mariadbRows},
+	{"sim", simRows}, {"idle", idleRows},
 }
 
 func main() {
 	b := bench{}
-	var only string
+	var only, file string
 	var names []string
 	for _, p := range parts {
 		names = append(names, p.name)
@@ -52,14 +57,36 @@ func main() {
 	flag.DurationVar(&b.each, "for", 5*time.Second, "how long traffic is made in a round")
 	flag.StringVar(&b.dir, "dir", "", "where databases are made (default: a temporary directory)")
 	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+" (default: all)")
+	flag.StringVar(&file, "o", "", "a file that the table is written to as well, with the machine it was measured on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := b.run(ctx, only); err != nil {
+	b.out = os.Stdout
+	var page bytes.Buffer
+	if file != "" {
+		b.out = io.MultiWriter(os.Stdout, &page)
+	}
+	err := b.run(ctx, only)
+	if err == nil && file != "" {
+		err = os.WriteFile(file, page.Bytes(), 0o644) //nolint:gosec // documentation, to be read by all
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
 		os.Exit(1)
 	}
 }
+
+// heading says where and when it was measured, and what else the machine did.
+const heading = `# Benchmarks
+
+Written by %s. Ratios of what was measured in turn, in one run, mean more than figures a second.
+
+%s, %s, %d cores, %s; %d rounds of %v; load of the machine before the run: %s.
+
+| what | measured, median (lowest – highest) | target |
+| --- | --- | --- |
+`
 
 func (b *bench) run(ctx context.Context, only string) error {
 	dir, err := os.MkdirTemp(b.dir, "pabal-bench-")
@@ -68,11 +95,12 @@ func (b *bench) run(ctx context.Context, only string) error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // it is temporary
 	b.dir, b.binary = dir, filepath.Join(dir, "pabal")
+	command := strings.Join(append([]string{"go run ./bench"}, os.Args[1:]...), " ")
+	_, _ = fmt.Fprintf(b.out, heading, "`"+command+"`", time.Now().UTC().Format(time.DateOnly), runtime.Version(),
+		runtime.GOMAXPROCS(0), processor(), b.rounds, b.each, load())
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/pabal-go/pabal/cmd/pabal").CombinedOutput(); err != nil {
 		return fmt.Errorf("build pabal: %w\n%s", err, out)
 	}
-	fmt.Printf("%s, %d cores, %s; %d rounds\n\n", runtime.Version(), runtime.GOMAXPROCS(0), processor(), b.rounds)
-	fmt.Println("| what | measured, median (lowest – highest) | target |\n| --- | --- | --- |")
 	known := false
 	for _, p := range parts {
 		if only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
@@ -81,7 +109,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		known = true
 		rows, err := p.run(ctx, b)
 		for _, r := range rows {
-			fmt.Printf("| %s | %s | %s |\n", r.what, r.measured, r.target)
+			_, _ = fmt.Fprintf(b.out, "| %s | %s | %s |\n", r.what, r.measured, r.target)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
@@ -91,6 +119,15 @@ func (b *bench) run(ctx context.Context, only string) error {
 		return fmt.Errorf("-only %q names no part", only)
 	}
 	return nil
+}
+
+// load is the average number of processes that ran or wanted to in the last 1, 5 and 15 minutes.
+func load() string {
+	b, err := os.ReadFile("/proc/loadavg") // not there on other systems
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(b))[:3], ", ")
 }
 
 // path makes a fresh directory.
