@@ -168,6 +168,11 @@ func Connect(ctx context.Context, url string, o *Options) (*Broker, error) {
 	return connect(ctx, url, options)
 }
 
+// secrets are what stands before the host of each URL of a list: user and password, or a token.
+var secrets = regexp.MustCompile(`//[^/,]*@`)
+
+func withoutSecrets(urls string) string { return secrets.ReplaceAllString(urls, "//") }
+
 func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*Broker, error) {
 	log := o.Logger
 	options := append([]nats.Option{
@@ -182,7 +187,7 @@ func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*
 	}, append(more, o.NATS...)...)
 	conn, err := nats.Connect(url, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS %s: %w", url, err)
+		return nil, fmt.Errorf("connect to NATS %s: %w", withoutSecrets(url), err)
 	}
 	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(16_384))
 	if err == nil {
@@ -192,7 +197,7 @@ func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*
 	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("JetStream at %s: %w", url, err)
+		return nil, fmt.Errorf("JetStream at %s: %w", withoutSecrets(url), err)
 	}
 	return &Broker{o: o, conn: conn, js: js, queues: map[string]*queue{}, known: map[string]bool{}}, nil
 }

@@ -83,7 +83,15 @@ func openDatabase(address, prefix string) (*database, error) {
 			return k.open(address, prefix)
 		}
 	}
-	return nil, usage("--db: give %s", databaseForms()) // not what was given: it may hold a password
+	return nil, unknownDatabase(address)
+}
+
+// unknownDatabase names of an address only the scheme: the rest may hold a password.
+func unknownDatabase(address string) error {
+	if scheme, _, is := strings.Cut(address, ":"); is {
+		address = scheme + ":…"
+	}
+	return usage("--db %q: give %s", address, databaseForms())
 }
 
 // printSchema returns the SQL that makes the tables in a database of the address's kind; without one, SQLite.
@@ -102,7 +110,7 @@ func printSchema(address, prefix string) (string, error) {
 		}
 		return script, nil
 	}
-	return "", usage("--db: give %s", databaseForms())
+	return "", unknownDatabase(address)
 }
 
 func scriptOf(dialect string) func(prefix string) (string, error) {

@@ -50,12 +50,12 @@ func openBroker(a *app, address string) (driver.Broker, error) {
 		if slices.Contains(k.schemes, scheme) {
 			b, err := k.open(a, address, rest)
 			if err != nil {
-				return nil, fmt.Errorf("--broker %s: %w", address, err)
+				return nil, fmt.Errorf("--broker %s: %w", redacted(address), err)
 			}
 			return b, nil
 		}
 	}
-	return nil, usage("--broker %q: give %s", address, brokerForms())
+	return nil, usage("--broker %q: give %s", redacted(address), brokerForms())
 }
 
 func openNATS(a *app, address, rest string) (driver.Broker, error) {

@@ -90,7 +90,7 @@ func surveyed(a *app, address, what string, do func(driver.Surveyor) error) erro
 	return withBroker(a, address, func(b driver.Broker) error {
 		s, ok := b.(driver.Surveyor)
 		if !ok {
-			return usage("--broker %s: such a broker has nothing to %s", address, what)
+			return usage("--broker %s: such a broker has nothing to %s", redacted(address), what)
 		}
 		return do(s)
 	})
