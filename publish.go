@@ -210,13 +210,25 @@ func (p *publisher) runLane(ctx context.Context, l *lane) {
 		batch, idle := p.take(ctx, l)
 		switch {
 		case len(batch) > 0:
+			start := p.w.Now()
 			p.publish(ctx, batch)
+			if d := linger(len(batch), p.most(), p.w.Now().Sub(start)); d > 0 {
+				_ = p.w.Sleep(ctx, d)
+			}
 		case !idle:
 			return
 		default:
 			l.wake.Wait(ctx, -1)
 		}
 	}
+}
+
+// most is how many messages go into a call.
+func (p *publisher) most() int {
+	if p.limits.Batch > 0 {
+		return min(publishBatch, p.limits.Batch)
+	}
+	return publishBatch
 }
 
 // take removes the next batch from a lane: entries of one topic, in order, as many as fit into a call. Without a batch it
@@ -233,10 +245,7 @@ func (p *publisher) take(ctx context.Context, l *lane) (batch []entry, idle bool
 	if len(l.entries) == 0 {
 		return nil, p.open
 	}
-	most, bytes := publishBatch, publishBytes
-	if p.limits.Batch > 0 {
-		most = min(most, p.limits.Batch)
-	}
+	most, bytes := p.most(), publishBytes
 	if p.limits.BatchBytes > 0 {
 		bytes = p.limits.BatchBytes
 	}
