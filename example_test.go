@@ -68,6 +68,27 @@ func ExampleDefine() {
 	// Output: order-viewed order-pay-done order-cancelled order-pay-done
 }
 
+// A legacy system reads the topic and expects its own JSON. The type that it reads is bare until that system has moved; what a
+// service on Pabal does with it is the same.
+func ExampleType_Bare() {
+	legacy := pabal.Define[Paid]("legacy-pay-done").On("order-pay-done").Bare()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	post.Answer(func(m pabaltest.Message) pabaltest.Answer {
+		fmt.Println("on the wire:", string(m.Body))
+		return pabaltest.Accept
+	})
+	pabal.Handle(order.Consumer("settlement", nil), legacy, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		fmt.Println("settling", e.Data.OrderNo, "of source", e.Source)
+		return nil
+	})
+	_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(context.Background(), tx, legacy.New(Paid{"A1", 100})) })
+	post.Settle(time.Minute)
+	// Output:
+	// on the wire: {"orderNo":"A1","amount":100}
+	// settling A1 of source order
+}
+
 func ExampleType_Decode() {
 	paid, err := OrderPaid.Decode([]byte(`{"orderNo":"A1","amount":12000}`))
 	fmt.Println(paid.Amount, err)

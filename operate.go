@@ -227,7 +227,8 @@ func (o *Operator) Retry(ctx context.Context, ids ...uuid.UUID) (int, error) {
 	return o.order(ctx, ids, false)
 }
 
-// Skip has unconfirmed events delivered as a skip: consumers go on as if they had handled them, and never do.
+// Skip has unconfirmed events delivered as a skip: consumers go on as if they had handled them, and never do. An event of a
+// bare type, whose message cannot say that, is settled without being published.
 func (o *Operator) Skip(ctx context.Context, ids ...uuid.UUID) (int, error) {
 	return o.order(ctx, ids, true)
 }
