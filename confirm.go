@@ -104,7 +104,7 @@ func (c *confirmer) run(ctx context.Context, w world.World, subscribed func()) {
 		if len(deliveries) > 0 {
 			start := c.w.Now()
 			c.confirm(ctx, deliveries)
-			if d := linger(len(deliveries), most, c.w.Now().Sub(start)); d > 0 {
+			if d := linger(len(deliveries), most, c.w.Now().Sub(start), lingerMost); d > 0 {
 				_ = c.w.Sleep(ctx, d)
 			}
 		}

@@ -256,7 +256,7 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *c
 		case len(group) > 0:
 			start := w.Now()
 			c.process(ctx, patience, w, group)
-			if d := linger(len(group), c.o.Batch, w.Now().Sub(start)); d > 0 {
+			if d := linger(len(group), c.o.Batch, w.Now().Sub(start), lingerMost); d > 0 {
 				_ = w.Sleep(ctx, d)
 			}
 		default:
@@ -266,18 +266,20 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *c
 }
 
 const (
-	lingerTimes = 4
-	lingerMost  = 20 * time.Millisecond
+	lingerTimes   = 16
+	lingerMost    = 50 * time.Millisecond
+	lingerPublish = 10 * time.Millisecond // before a publish: it delays everybody
 )
 
-// linger is how long to let the next batch gather, after one of n events, of at most most, took d. A transaction costs much
-// the same for one event as for many, so under load, when events come several at a time, fewer and larger ones serve more;
-// an event that came alone shows that there is no load, and a batch that is well filled needs no waiting.
-func linger(n, most int, d time.Duration) time.Duration {
+// linger is how long, at most longest, to let the next batch gather, after one of n events, of at most most, took d. A
+// transaction costs much the same for one event as for many, so under load, when events come several at a time, fewer and
+// larger ones serve more; an event that came alone shows that there is no load, and a batch that is well filled needs no
+// waiting.
+func linger(n, most int, d, longest time.Duration) time.Duration {
 	if n <= 1 || n >= most/2 {
 		return 0
 	}
-	return min(lingerTimes*d, lingerMost)
+	return min(lingerTimes*d, longest)
 }
 
 // take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. When ctx has

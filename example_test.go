@@ -82,7 +82,9 @@ func ExampleType_Bare() {
 		fmt.Println("settling", e.Data.OrderNo, "of source", e.Source)
 		return nil
 	})
-	_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(context.Background(), tx, legacy.New(Paid{"A1", 100})) })
+	_ = post.InTx(order, func(tx pabaltest.Tx) error {
+		return order.Record(context.Background(), tx, legacy.New(Paid{"A1", 100}))
+	})
 	post.Settle(time.Minute)
 	// Output:
 	// on the wire: {"orderNo":"A1","amount":100}

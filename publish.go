@@ -212,7 +212,7 @@ func (p *publisher) runLane(ctx context.Context, l *lane) {
 		case len(batch) > 0:
 			start := p.w.Now()
 			p.publish(ctx, batch)
-			if d := linger(len(batch), p.most(), p.w.Now().Sub(start)); d > 0 {
+			if d := linger(len(batch), p.most(), p.w.Now().Sub(start), lingerPublish); d > 0 {
 				_ = p.w.Sleep(ctx, d)
 			}
 		case !idle:
