@@ -480,7 +480,15 @@ var receiveCases = []testCase{{
 		s.accepted(paid, "a", "b", "c")
 		s.receive(other, "settlement", 1)
 		s.ok(other.Close())
-		got := texts(s.receive(s.b, "settlement", 3))
+		var got []string // each once: what waits for longer than Hold may come twice
+		for end := time.Now().Add(15 * time.Second); len(got) < 3 && time.Now().Before(end); {
+			deliveries, err := s.b.Receive(s.ctx, "settlement", 3)
+			s.ok(err)
+			s.ok(s.b.Ack(s.ctx, "settlement", deliveries))
+			got = append(got, texts(deliveries)...)
+			slices.Sort(got)
+			got = slices.Compact(got)
+		}
 		s.check(slices.Equal(got, []string{"a", "b", "c"}), "came: %v", got)
 	},
 }}
