@@ -66,6 +66,14 @@ func (p *Process) start(s spec) {
 // Start starts the server, again after Kill, and waits until it answers.
 func (p *Process) Start() {
 	p.t.Helper()
+	if err := p.Restart(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Restart is Start for a test that goes on without the server; its error has the server's last output.
+func (p *Process) Restart() error {
+	p.t.Helper()
 	child := exec.Command(p.spec.args[0], p.spec.args[1:]...)
 	child.Dir = p.Dir
 	child.Env = append(os.Environ(), p.spec.env...)
@@ -82,10 +90,10 @@ func (p *Process) Start() {
 		close(ended)
 	}()
 	if err := <-started; err != nil {
-		p.t.Fatalf("start %s: %v (scripts/test installs it)", p.spec.name, err)
+		return fmt.Errorf("start %s: %w (scripts/test installs it)", p.spec.name, err)
 	}
 	p.child, p.ended = child, ended
-	p.wait()
+	return p.wait()
 }
 
 // attributes has the server die with the test, and run as its user where that is not the test's own.
@@ -114,20 +122,19 @@ func (p *Process) attributes() *syscall.SysProcAttr {
 	return a
 }
 
-func (p *Process) wait() {
-	p.t.Helper()
+func (p *Process) wait() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	for {
 		err := p.spec.ready(ctx)
 		if err == nil {
-			return
+			return nil
 		}
 		select {
 		case <-p.ended:
-			p.t.Fatalf("%s ended while it started: %v\n%s", p.spec.name, err, p.log)
+			return fmt.Errorf("%s ended while it started: %w\n%s", p.spec.name, err, p.log)
 		case <-ctx.Done():
-			p.t.Fatalf("%s does not answer within %v: %v\n%s", p.spec.name, startTime, err, p.log)
+			return fmt.Errorf("%s does not answer within %v: %w\n%s", p.spec.name, startTime, err, p.log)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

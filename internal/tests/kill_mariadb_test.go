@@ -1,8 +1,10 @@
 package tests
 
 import (
+	"context"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +19,18 @@ func TestKilledMariaDBLosesNothingAndDoublesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills real processes")
 	}
+	for range 3 {
+		if killMariaDB(t) {
+			return
+		}
+	}
+	t.Fatal("MariaDB could not read its own files three times")
+}
+
+// killMariaDB is false when the server, killed, finds its own files corrupt and does not start any more: what it acknowledged is
+// gone then, and nothing can be said of the shop. MariaDB 10.11.19 did so once in a few dozen kills ("Not applying
+// INSERT_REUSE_DYNAMIC due to corruption"), with doublewrite and fsync on.
+func killMariaDB(t *testing.T) bool {
 	seed := *killSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
@@ -34,6 +48,8 @@ func TestKilledMariaDBLosesNothingAndDoublesNothing(t *testing.T) {
 	defer p.heard.CloseIdleConnections()
 	p.start()
 	var total shop.Progress
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
 	for round := range *killRounds {
 		before := 500*time.Millisecond + time.Duration(random.Int64N(int64(2*time.Second)))
 		var traffic *shop.Traffic
@@ -44,7 +60,7 @@ func TestKilledMariaDBLosesNothingAndDoublesNothing(t *testing.T) {
 				Client: &http.Client{Transport: p.heard, Timeout: 10 * time.Second},
 			}
 			var err error
-			if traffic, err = load.Run(t.Context()); err != nil {
+			if traffic, err = load.Run(ctx); err != nil && ctx.Err() == nil {
 				t.Errorf("round %d: %v", round, err)
 			}
 		})
@@ -52,7 +68,16 @@ func TestKilledMariaDBLosesNothingAndDoublesNothing(t *testing.T) {
 		m.Kill()
 		answered := len(p.heard.orders())
 		pause(t.Context(), time.Duration(random.Int64N(int64(time.Second)))) // requests meet no server
-		m.Start()
+		if err := m.Restart(); err != nil {
+			if !strings.Contains(err.Error(), "Data structure corruption") {
+				t.Fatal(err)
+			}
+			t.Logf("round %d: once more with a new server: %v", round, err)
+			giveUp()
+			loading.Wait()
+			p.kill()
+			return false
+		}
 		t.Logf("round %d: killed after %v, %d orders answered as paid", round, before.Round(time.Millisecond), answered)
 		loading.Wait()
 		if traffic == nil {
@@ -68,4 +93,5 @@ func TestKilledMariaDBLosesNothingAndDoublesNothing(t *testing.T) {
 		total.Cancelled += traffic.Cancelled
 	}
 	p.books(total, p.stop)
+	return true
 }
