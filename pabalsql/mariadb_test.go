@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/driver/storetest"
 	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalsql"
@@ -45,6 +46,19 @@ func mariaDBHarness(m *servers.MariaDB, parameters string) storetest.Harness[*sq
 	}}
 }
 
+// asMySQLHarness is MariaDB without the words that MySQL does not know. No genuine MySQL can be installed everywhere.
+func asMySQLHarness(m *servers.MariaDB) storetest.Harness[*sql.Tx] {
+	h := mariaDBHarness(m, "")
+	open := h.Open
+	h.Open = func(t *testing.T) storetest.Database[*sql.Tx] {
+		d := open(t)
+		connect := d.Connect
+		d.Connect = func(t *testing.T) driver.Store[*sql.Tx] { return pabalsql.AsMySQL(connect(t).(*pabalsql.Store)) }
+		return d
+	}
+	return h
+}
+
 func TestMariaDBConformance(t *testing.T) {
 	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
 	for name, parameters := range map[string]string{
@@ -54,11 +68,14 @@ func TestMariaDBConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { storetest.Run(t, mariaDBHarness(m, parameters)) })
 	}
+	t.Run("as MySQL", func(t *testing.T) { storetest.Run(t, asMySQLHarness(m)) })
 }
 
 func TestStoresAnswerAsTheSimulatedOneDoes(t *testing.T) {
 	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
-	for name, h := range map[string]storetest.Harness[*sql.Tx]{"SQLite": sqliteHarness(), "MariaDB": mariaDBHarness(m, "")} {
+	for name, h := range map[string]storetest.Harness[*sql.Tx]{
+		"SQLite": sqliteHarness(), "MariaDB": mariaDBHarness(m, ""), "MySQL": asMySQLHarness(m),
+	} {
 		t.Run(name, func(t *testing.T) {
 			for _, seed := range []uint64{1, 2, 3, rand.Uint64()} {
 				storetest.Differential(t, h, seed, 400)

@@ -74,7 +74,7 @@ type counters struct {
 	now        time.Time
 }
 
-// Record implements driver.Store: at most five statements.
+// Record implements driver.Store: at most five statements, without keys at most three (MariaDB: four and two).
 func (s *Store) Record(ctx context.Context, tx *sql.Tx, r driver.Recording) error {
 	c, err := meet(ctx, tx)
 	if err != nil {
@@ -86,6 +86,16 @@ func (s *Store) Record(ctx context.Context, tx *sql.Tx, r driver.Recording) erro
 	k, err := s.counters(ctx, tx, r.Events)
 	if err != nil {
 		return fmt.Errorf("read counters: %w", err)
+	}
+	inserted := false
+	if k.now.IsZero() { // no lock was waited for
+		k.now, inserted, err = s.insertPendingNow(ctx, tx, r)
+	}
+	if err == nil && !inserted {
+		err = s.insertPending(ctx, tx, r, k.now)
+	}
+	if err != nil {
+		return fmt.Errorf("insert pending rows: %w", err)
 	}
 	for i := range r.Events {
 		e := &r.Events[i]
@@ -129,10 +139,9 @@ func (s *Store) counters(ctx context.Context, tx *sql.Tx, events []driver.Event)
 	for i, c := range k.list {
 		names[i] = []any{c.topic, c.key}
 	}
-	if err := s.execRows(ctx, tx, "lock counters", names); err != nil {
-		return k, err
-	}
-	err = s.queryRows(ctx, tx, func(r *sql.Rows) error {
+	read := false
+	scan := func(r *sql.Rows) error {
+		read = true
 		var topic, key string
 		var of, position, floor int64
 		var last driver.Ref
@@ -145,16 +154,44 @@ func (s *Store) counters(ctx context.Context, tx *sql.Tx, events []driver.Event)
 			c.last = last
 		}
 		return err
-	}, "counters", names)
-	if err == nil && k.now.IsZero() {
-		k.now, err = s.clock(ctx, tx)
+	}
+	err = s.queryRows(ctx, tx, scan, "lock counters", names)
+	if err == nil && !read {
+		err = s.queryRows(ctx, tx, scan, "counters", names)
 	}
 	return k, err
 }
 
+// insertPendingNow inserts the pending rows of events without key and answers their time, the clock of that statement. A
+// database without such a statement is asked for its clock, and the rows are still to be inserted.
+func (s *Store) insertPendingNow(ctx context.Context, tx *sql.Tx, r driver.Recording) (now time.Time, inserted bool, err error) {
+	rows := make([][]any, len(r.Events))
+	for i := range r.Events {
+		rows[i] = []any{r.Events[i].ID[:], r.Events[i].Topic, r.Lease.Microseconds()}
+	}
+	text, err := s.statement("insert pending now")
+	if err != nil || text == "" {
+		now, err = s.clock(ctx, tx)
+		return now, false, err
+	}
+	read := func(rows *sql.Rows) error { return rows.Scan(nullTime{&now}) }
+	err = s.queryRows(ctx, tx, read, "insert pending now", rows)
+	if err == nil && now.IsZero() { // MySQL returns nothing from an insert
+		err = s.query(ctx, tx, read, "pending since", r.Events[0].ID[:])
+	}
+	return now, true, err
+}
+
+func (s *Store) insertPending(ctx context.Context, tx *sql.Tx, r driver.Recording, now time.Time) error {
+	pending := make([][]any, len(r.Events))
+	for i := range r.Events {
+		pending[i] = []any{r.Events[i].ID[:], now.UnixMicro(), r.Events[i].Topic, now.Add(r.Lease).UnixMicro()}
+	}
+	return s.execRows(ctx, tx, "insert pending", pending)
+}
+
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, moved []counter) error {
-	due := r.Events[0].RecordedAt.Add(r.Lease).UnixMicro()
-	events, pending, counts := make([][]any, len(r.Events)), make([][]any, len(r.Events)), make([][]any, len(moved))
+	events, counts := make([][]any, len(r.Events)), make([][]any, len(moved))
 	for i := range r.Events {
 		e := &r.Events[i]
 		at := e.RecordedAt.UnixMicro()
@@ -164,7 +201,6 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, move
 		}
 		events[i] = []any{e.ID[:], e.Topic, e.Type, e.Key, e.ContentType, e.Version, payload, e.Headers, e.Traceparent,
 			at, e.Position, idOrNull(e.Prev.ID), positionOrNull(e.Prev.Position), micros(e.Prev.RecordedAt), e.Bare}
-		pending[i] = []any{e.ID[:], at, e.Topic, due}
 	}
 	for i := range moved {
 		c := &moved[i]
@@ -172,9 +208,6 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, move
 	}
 	if err := s.execRows(ctx, tx, "insert events", events); err != nil {
 		return fmt.Errorf("insert events: %w", err)
-	}
-	if err := s.execRows(ctx, tx, "insert pending", pending); err != nil {
-		return fmt.Errorf("insert pending rows: %w", err)
 	}
 	if err := s.execRows(ctx, tx, "move counters", counts); err != nil {
 		return fmt.Errorf("move counters: %w", err)

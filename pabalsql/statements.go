@@ -72,8 +72,24 @@ func repeat(text string, n int) string {
 	if rest, or := strings.CutPrefix(tail, "or"); or {
 		between, tail = " or ", rest
 	}
-	row := head[strings.LastIndexByte(head, '('):]
-	return head + strings.Repeat(between+row, n-1) + tail
+	return head + strings.Repeat(between+lastTuple(head), n-1) + tail
+}
+
+// lastTuple returns what a text ends with, from the parenthesis on that belongs to its last.
+func lastTuple(text string) string {
+	open := 0
+	for i := len(text) - 1; i >= 0; i-- {
+		switch text[i] {
+		case ')':
+			open++
+		case '(':
+			open--
+		}
+		if open == 0 {
+			return text[i:]
+		}
+	}
+	return text
 }
 
 // batches reports whether a statement takes many rows at once.

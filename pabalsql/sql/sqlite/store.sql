@@ -30,6 +30,10 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)...;
 -- name: insert pending
 insert into {p}pending (id, recorded_at, topic, due_at) values (?, ?, ?, ?)...;
 
+-- name: insert pending now
+
+-- name: pending since
+
 -- name: move counters
 insert into {p}counter (topic, key, generation, position, last_id, last_at) values (?, ?, ?, ?, ?, ?)...
 on conflict (topic, key) do update set generation = excluded.generation, position = excluded.position,
