@@ -27,7 +27,6 @@ import (
 const (
 	idleSettle = 5 * time.Second
 	idleLong   = 30 * time.Second
-	clockTick  = 10 * time.Millisecond // of /proc: USER_HZ is 100 everywhere on Linux
 )
 
 // idleRows looks at what is spent when nothing happens: by the whole shop, five clients in one process, and by one client that
@@ -69,29 +68,17 @@ func (b *bench) idleShop(ctx context.Context) (cpu, rss float64, err error) {
 		return 0, 0, fmt.Errorf("the shop does not open: %w", err)
 	}
 	time.Sleep(idleSettle)
-	before, err := processTicks(shop.Process.Pid)
+	before, err := cpuTimeOf(shop.Process.Pid)
 	if err != nil {
 		return 0, 0, err
 	}
 	time.Sleep(idleLong)
-	after, err := processTicks(shop.Process.Pid)
+	after, err := cpuTimeOf(shop.Process.Pid)
 	if err != nil {
 		return 0, 0, err
 	}
 	rss, err = residentMiB(shop.Process.Pid)
-	return float64(after-before) * clockTick.Seconds() / idleLong.Seconds(), rss, err
-}
-
-// processTicks is the processor time of a process: fields utime and stime of /proc/PID/stat, see proc(5).
-func processTicks(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	user, err := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return user + system, errors.Join(err, err2)
+	return float64(after-before) / float64(idleLong), rss, err
 }
 
 func residentMiB(pid int) (float64, error) {

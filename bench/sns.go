@@ -39,7 +39,7 @@ func snsRows(ctx context.Context, b *bench) ([]row, error) {
 	return withServers(func(t testing.TB) ([]row, error) {
 		server := servers.Fauxqs(t, false)
 		proxy := hostile.Start(t, server.URL, 1, hostile.Rates{})
-		s := &snsPart{url: server.URL, proxy: proxy}
+		s := &snsPart{url: server.URL, server: server.PID(), proxy: proxy}
 		var rows []row
 		for _, part := range []func(context.Context, *bench) ([]row, error){s.requests, s.rates, s.latencies, s.adapter} {
 			r, err := part(ctx, b)
@@ -52,9 +52,10 @@ func snsRows(ctx context.Context, b *bench) ([]row, error) {
 }
 
 type snsPart struct {
-	url   string
-	proxy *hostile.Proxy
-	runs  int
+	url    string
+	server int // its process
+	proxy  *hostile.Proxy
+	runs   int
 }
 
 // prefix is of names that no other run uses.
@@ -120,25 +121,29 @@ func (s *snsPart) count(ctx context.Context, b *bench, t traffic, how, target st
 
 func fullRate(events, ahead int) traffic { return traffic{events: events, writers: 8, ahead: ahead} }
 
-// rates compares events a second.
+// rates compares events a second, and the processor time that both sides take: on a machine that they fill, the ratio of
+// their times bounds that of their rates.
 func (s *snsPart) rates(ctx context.Context, b *bench) ([]row, error) {
-	var pabal []float64
-	var naive, ratio [2][]float64
+	var pabal, ownCPU, serverCPU []float64
+	var naive, ratio, bound [2][]float64
 	receivers := [...]int{1, 8} // of a queue
 	for range b.rounds {
-		p, err := pabalRun{prefix: s.prefix(), url: s.url, traffic: fullRate(snsEvents, snsAhead)}.do(ctx)
+		p, err := s.timed(snsEvents, func() (snsResult, error) {
+			return pabalRun{prefix: s.prefix(), url: s.url, traffic: fullRate(snsEvents, snsAhead)}.do(ctx)
+		})
 		if err != nil {
 			return nil, err
 		}
-		rate := snsEvents / p.took.Seconds()
-		pabal = append(pabal, rate)
+		pabal, ownCPU, serverCPU = append(pabal, p.rate), append(ownCPU, p.own), append(serverCPU, p.server)
 		for i, loops := range receivers {
-			n, err := naiveRun{prefix: s.prefix(), url: s.url, loops: loops, traffic: fullRate(naiveEvents, snsAhead)}.do(ctx)
+			n, err := s.timed(naiveEvents, func() (snsResult, error) {
+				return naiveRun{prefix: s.prefix(), url: s.url, loops: loops, traffic: fullRate(naiveEvents, snsAhead)}.do(ctx)
+			})
 			if err != nil {
 				return nil, fmt.Errorf("naive: %w", err)
 			}
-			naive[i] = append(naive[i], naiveEvents/n.took.Seconds())
-			ratio[i] = append(ratio[i], rate*n.took.Seconds()/naiveEvents)
+			naive[i], ratio[i] = append(naive[i], n.rate), append(ratio[i], p.rate/n.rate)
+			bound[i] = append(bound[i], (n.own+n.server)/(p.own+p.server))
 		}
 	}
 	return []row{
@@ -147,7 +152,31 @@ func (s *snsPart) rates(ctx context.Context, b *bench) ([]row, error) {
 		{"ratio of the two", spread(ratio[0], "%.1f"), "≥ 5"},
 		{"by hand with 8 receivers a queue", spread(naive[1], "%.0f"), ""},
 		{"ratio to that", spread(ratio[1], "%.1f"), ""},
+		{"processor time an event: Pabal with the SDK, and the server", spread(ownCPU, "%.0f") + " µs, " + spread(serverCPU, "%.0f") + " µs", ""},
+		{"what by hand takes over that, both sides: no two cores allow a larger ratio of rates",
+			spread(bound[0], "%.1f") + ", with 8 receivers " + spread(bound[1], "%.1f"), ""},
 	}, nil
+}
+
+// timedRun is what a run did a second, and the µs of processor time that it took an event, here and at the server.
+type timedRun struct{ rate, own, server float64 }
+
+func (s *snsPart) timed(events int, run func() (snsResult, error)) (timedRun, error) {
+	used := func() (own, server time.Duration, err error) {
+		server, err = cpuTimeOf(s.server)
+		return cpuTime(), server, err
+	}
+	own, server, err := used()
+	if err != nil {
+		return timedRun{}, err
+	}
+	result, err := run()
+	if err != nil {
+		return timedRun{}, err
+	}
+	ownAfter, serverAfter, err := used()
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(events) }
+	return timedRun{float64(events) / result.took.Seconds(), each(ownAfter - own), each(serverAfter - server)}, err
 }
 
 // latencies compares commit → handler, at rates that both can do.

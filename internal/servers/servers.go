@@ -162,6 +162,14 @@ func (p *Process) signal(s syscall.Signal, wait bool) {
 	}
 }
 
+// PID is that of the server, 0 after Kill.
+func (p *Process) PID() int {
+	if p.child == nil {
+		return 0
+	}
+	return p.child.Process.Pid
+}
+
 // Log returns the last output of the server.
 func (p *Process) Log() string { return p.log.String() }
 
