@@ -32,7 +32,7 @@ func (e *envelope) bareMessage(dedup string) driver.Message {
 func (e *envelope) read(d *driver.Delivery, known *names) error {
 	var times string
 	for _, a := range d.Attributes {
-		if a.Name == timesAttribute {
+		if a.Name == timesAttribute && strings.Count(a.Value, " ") == 2 { // others may have an attribute of this name
 			times = a.Value
 		}
 	}

@@ -11,18 +11,11 @@ import (
 // message to the queue that the canary names. It is the one way to notice a subscription that exists and does not deliver,
 // such as one whose queue policy is missing at Amazon SQS. A canary is no event: no inbox sees it.
 
-const (
-	canaryType = "pabal.canary"
-	// replyPrefix begins the names of the queues that canaries may name, so that no message can make consumers send to
-	// any other.
-	replyPrefix = "pabal-verify-"
-)
-
-func (e *envelope) isCanary() bool { return e.Type == canaryType && !e.foreign }
+func (e *envelope) isCanary() bool { return e.Type == driver.CanaryType && !e.foreign }
 
 // answer tells the canary's sender that it has come through a queue. Whoever waits asks again if the answer is lost.
 func (h *house) answer(ctx context.Context, canary *envelope, queue string) {
-	if !strings.HasPrefix(canary.ReplyTo, replyPrefix) || checkName("reply queue", canary.ReplyTo) != nil {
+	if !strings.HasPrefix(canary.ReplyTo, driver.ReplyPrefix) || checkName("reply queue", canary.ReplyTo) != nil {
 		return
 	}
 	call, cancel := h.w.Deadline(ctx, h.o.PublishTimeout)

@@ -261,3 +261,14 @@ func TestBareMessageIsThePayloadWithFourAttributes(t *testing.T) {
 		}
 	}
 }
+
+func TestAttributeCalledTimesOfOthersMakesNoMessageBare(t *testing.T) {
+	foreign := driver.Delivery{
+		Body:       []byte(`{"specversion":"1.0","id":"A-1","source":"/legacy","type":"com.example.x","data":{"a":1}}`),
+		Attributes: []driver.Attribute{{Name: timesAttribute, Value: "twice"}},
+	}
+	var got envelope
+	if err := got.read(&foreign, nil); err != nil || !got.foreign || got.Source != "/legacy" {
+		t.Errorf("read as %+v (%v)", got, err)
+	}
+}

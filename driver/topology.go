@@ -5,6 +5,12 @@ import (
 	"io"
 )
 
+// Canaries are messages that prove a subscription: whoever reads a queue answers one by a message to the queue that it names.
+const (
+	CanaryType  = "pabal.canary"
+	ReplyPrefix = "pabal-verify-" // begins the names of such queues, so that no message can have consumers send to any other
+)
+
 // Surveyor is what a [Broker] also implements whose topology people look after: an account at Amazon, a cluster. It is what
 // `pabal topology` calls. Brokers without one are made ready by Check alone.
 type Surveyor interface {

@@ -8,9 +8,6 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-// answerPrefix begins the names of the queues to which canaries are answered (package topology).
-const answerPrefix = "pabal-verify-"
-
 // iam writes the least that a role needs, as an identity policy of IAM, with FixedTopology:
 //
 //   - "publisher": a service that records events, its confirmer and its redeliveries: publishes to all topics, sends to all
@@ -54,7 +51,7 @@ func (b *Broker) iam(w io.Writer, t driver.Topology, role string) error {
 	receive := []string{
 		"sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility",
 	}
-	answers := []string{s.home.arn("sqs", b.region, b.o.Prefix+answerPrefix+"*")}
+	answers := []string{s.home.arn("sqs", b.region, b.o.Prefix+driver.ReplyPrefix+"*")}
 	switch role {
 	case "publisher", "relay":
 		allow(topics, append([]string{"sns:Publish"}, look...)...)

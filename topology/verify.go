@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	canaryType  = "pabal.canary"
-	replyPrefix = "pabal-verify-" // consumers answer to no other queue
 	receiveMost = 100
 	lookedAtMax = 10_000 // messages of a queue that nobody reads
 )
@@ -38,7 +36,7 @@ func Verify(ctx context.Context, b driver.Broker, t driver.Topology, patience ti
 		}
 	}
 	id := uuid.New()
-	v := &verification{broker: b, reply: replyPrefix + hex.EncodeToString(id[:6]), topics: map[uuid.UUID]string{}}
+	v := &verification{broker: b, reply: driver.ReplyPrefix + hex.EncodeToString(id[:6]), topics: map[uuid.UUID]string{}}
 	if err := b.Check(ctx, driver.Topology{Queues: []driver.QueueSpec{{Name: v.reply}}}, true); err != nil {
 		return found, fmt.Errorf("make the temporary queue %s: %w", v.reply, err)
 	}
@@ -101,7 +99,7 @@ type canary struct {
 // send publishes a topic's canary; what the broker refuses is a finding, and owes nothing more.
 func (v *verification) send(ctx context.Context, topic string) *driver.Finding {
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	c := canary{SpecVersion: "1.0", ID: uuid.New(), Source: "pabal-verify", Type: canaryType, Topic: topic, Time: now, SentAt: now, ReplyTo: v.reply}
+	c := canary{SpecVersion: "1.0", ID: uuid.New(), Source: "pabal-verify", Type: driver.CanaryType, Topic: topic, Time: now, SentAt: now, ReplyTo: v.reply}
 	body, err := json.Marshal(c)
 	if err != nil {
 		return &driver.Finding{What: err.Error()}
