@@ -3,6 +3,7 @@ package pabalsns
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -176,6 +177,7 @@ func (r *reader) poll() {
 
 // receiveMessages is one ReceiveMessage.
 func (r *reader) receiveMessages() {
+	runtime.Gosched() // what the last poll brought is handled before the processor is needed for the next
 	start := time.Now()
 	deliveries, err := r.b.receiveMessages(r.queueThere, r.queue)
 	took := time.Since(start)
