@@ -93,12 +93,13 @@ func (c *Consumer[X]) call(
 	ctx context.Context, w world.World, h *handler[X], tx X, arrivals []*arrival,
 ) error {
 	first := arrivals[0]
-	ctx, end := c.house.o.Observer.Start(ctx, Step{
-		Name: "handle", Topic: first.event.Topic, Type: h.name, Consumer: c.name, Events: len(arrivals),
-	})
 	if first.event.Traceparent != "" {
 		ctx = WithTraceparent(ctx, first.event.Traceparent)
 	}
+	ctx, end := c.house.o.Observer.Start(ctx, Step{
+		Name: "handle", Topic: first.event.Topic, Type: h.name, Consumer: c.name, Events: len(arrivals),
+		Traceparents: traceparents(arrivals, func(a **arrival) string { return (*a).event.Traceparent }),
+	})
 	ctx, cancel := w.Deadline(ctx, c.o.Timeout)
 	defer cancel()
 	done, result := w.NewSignal(), errors.New("handler ended its goroutine")

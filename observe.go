@@ -2,14 +2,14 @@ package pabal
 
 import (
 	"context"
-	"time"
+	"slices"
 )
 
 // Observer watches a client, for metrics and traces; pabalotel has one for OpenTelemetry. Its methods are called from
 // many tasks at once and must not block.
 type Observer interface {
-	// Start is called when a step begins: record, publish, handle. The context it returns is used
-	// in the step (in record, its [WithTraceparent] goes with the events), the function is called at its end.
+	// Start is called when a step begins: record, publish, handle. The context it returns is used in the step: in record, its
+	// [Traceparent] goes with the events; in handle, it is the handler's. The function is called at the step's end.
 	Start(ctx context.Context, s Step) (context.Context, func(error))
 	// Count is called when something happened to N events.
 	Count(c Count)
@@ -22,16 +22,19 @@ type Step struct {
 	Type     string // of the first event; empty in publish
 	Consumer string // in handle
 	Events   int
+
+	// Traceparents are what the events carry, in publish and handle, each once, those that carry none left out. It is
+	// called while Start runs, or not at all.
+	Traceparents func() []string
 }
 
 // Count is what happened to events.
 type Count struct {
-	Step     string        // record, publish, confirm, republish, consume, forget
-	Result   string        // such as accepted, again, never, confirmed, repeated, stray, ghost, handled, duplicate, held, parked
-	Topic    string        // may be empty
-	Consumer string        // in consume
-	N        int           //
-	Age      time.Duration // since the oldest of them was recorded, where that is known
+	Step     string // publish, confirm, republish, redeliver, consume, forget
+	Result   string // such as accepted, again, never, confirmed, repeated, stray, ghost, handled, duplicate, held, parked
+	Topic    string // may be empty
+	Consumer string // in consume
+	N        int
 }
 
 // noObserver is what a client has without Options.Observer.
@@ -55,6 +58,18 @@ func WithTraceparent(ctx context.Context, value string) context.Context {
 func Traceparent(ctx context.Context) string {
 	value, _ := ctx.Value(traceparentKey{}).(string)
 	return value
+}
+
+// traceparents are those of a list of things that have them.
+func traceparents[T any](list []T, of func(*T) string) func() []string {
+	return func() (all []string) {
+		for i := range list {
+			if t := of(&list[i]); t != "" && !slices.Contains(all, t) {
+				all = append(all, t)
+			}
+		}
+		return all
+	}
 }
 
 // validTraceparent checks version 00's form: 2-32-16-2 lower-case hexadecimal digits.

@@ -297,7 +297,10 @@ func (p *publisher) publish(ctx context.Context, batch []entry) {
 }
 
 func (p *publisher) send(ctx context.Context, to driver.Destination, batch []entry, verdicts []driver.Verdict) {
-	ctx, end := p.o.Observer.Start(ctx, Step{Name: "publish", Topic: batch[0].event.Topic, Events: len(batch)})
+	ctx, end := p.o.Observer.Start(ctx, Step{
+		Name: "publish", Topic: batch[0].event.Topic, Events: len(batch),
+		Traceparents: traceparents(batch, func(e *entry) string { return e.event.Traceparent }),
+	})
 	call, cancel := p.w.Deadline(ctx, p.o.PublishTimeout)
 	defer cancel()
 	messages := make([]driver.Message, len(batch))
