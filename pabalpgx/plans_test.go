@@ -95,8 +95,52 @@ func TestCostlyStatementsUseAnIndex(t *testing.T) {
 	t.Run("analyzed", check)
 }
 
+// The database compiles a statement that it thinks expensive (jit_above_cost), which takes it longer than any of these runs.
+func TestNoStatementIsCompiled(t *testing.T) {
+	check := func(t *testing.T, pool *pgxpool.Pool, b *base) {
+		for name, query := range costly {
+			if plan := explainWith(t, pool, "costs on", nil, b.text(query)); strings.Contains(plan, "JIT:") {
+				t.Errorf("%s is compiled:\n%s", name, plan)
+			}
+		}
+	}
+	t.Run("in new tables", func(t *testing.T) {
+		pool, b := migrated(t)
+		check(t, pool, b)
+	})
+	t.Run("in full ones", func(t *testing.T) {
+		pool, b := filled(t)
+		check(t, pool, b)
+	})
+}
+
 // filled is a database with 100,000 events, all confirmed but for 10, and as much in an inbox.
 func filled(t *testing.T) (*pgxpool.Pool, *base) {
+	t.Helper()
+	pool, b := migrated(t)
+	for _, text := range []string{
+		`insert into pabal_event (recorded_at, id, position, topic, type, key, content_type, version, traceparent, payload)
+			select clock_timestamp() - n * interval '1 ms', gen_random_uuid(), n, 'topic-' || n % 5, 'paid', 'o-' || n % 20000, '', '', '', repeat('x', 200)::bytea
+			from generate_series(1, 100000) n`,
+		`insert into pabal_pending (id, recorded_at, topic, due_at) select id, recorded_at, topic, recorded_at from pabal_event`,
+		`delete from pabal_pending where id not in (select id from pabal_pending order by recorded_at limit 10)`,
+		`insert into pabal_counter (topic, key, generation, step, position, last_id, last_at)
+			select distinct on (topic, key) topic, key, 0, 1, position, id, recorded_at from pabal_event`,
+		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type, next_at)
+			select 'c-' || position % 3, 'order', id, '00000000-0000-0000-0000-000000000000', recorded_at, recorded_at, recorded_at, position,
+				case when position % 10000 = 0 then 1 else 0 end, topic, key, type, case when position % 10000 = 0 then recorded_at end from pabal_event`,
+		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at)
+			select distinct on (consumer, topic, key) consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at from pabal_inbox`,
+	} {
+		if _, err := pool.Exec(t.Context(), text); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+	}
+	return pool, b
+}
+
+// migrated is a database with empty tables.
+func migrated(t *testing.T) (*pgxpool.Pool, *base) {
 	t.Helper()
 	ctx := t.Context()
 	server := servers.SharedPostgres()
@@ -122,24 +166,6 @@ func filled(t *testing.T) (*pgxpool.Pool, *base) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{
-		`insert into pabal_event (recorded_at, id, position, topic, type, key, content_type, version, traceparent, payload)
-			select clock_timestamp() - n * interval '1 ms', gen_random_uuid(), n, 'topic-' || n % 5, 'paid', 'o-' || n % 20000, '', '', '', repeat('x', 200)::bytea
-			from generate_series(1, 100000) n`,
-		`insert into pabal_pending (id, recorded_at, topic, due_at) select id, recorded_at, topic, recorded_at from pabal_event`,
-		`delete from pabal_pending where id not in (select id from pabal_pending order by recorded_at limit 10)`,
-		`insert into pabal_counter (topic, key, generation, step, position, last_id, last_at)
-			select distinct on (topic, key) topic, key, 0, 1, position, id, recorded_at from pabal_event`,
-		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type, next_at)
-			select 'c-' || position % 3, 'order', id, '00000000-0000-0000-0000-000000000000', recorded_at, recorded_at, recorded_at, position,
-				case when position % 10000 = 0 then 1 else 0 end, topic, key, type, case when position % 10000 = 0 then recorded_at end from pabal_event`,
-		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at)
-			select distinct on (consumer, topic, key) consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at from pabal_inbox`,
-	} {
-		if _, err := pool.Exec(ctx, text); err != nil {
-			t.Fatalf("%v in\n%s", err, text)
-		}
-	}
 	return pool, &b
 }
 
@@ -147,6 +173,11 @@ var parameter = regexp.MustCompile(`\$(\d+)`)
 
 // explain answers the plan that a statement has whatever its arguments are.
 func explain(t *testing.T, pool *pgxpool.Pool, settings []string, statement string) string {
+	t.Helper()
+	return explainWith(t, pool, "costs off", settings, statement)
+}
+
+func explainWith(t *testing.T, pool *pgxpool.Pool, options string, settings []string, statement string) string {
 	t.Helper()
 	n := 0
 	for _, m := range parameter.FindAllStringSubmatch(statement, -1) {
@@ -167,7 +198,7 @@ func explain(t *testing.T, pool *pgxpool.Pool, settings []string, statement stri
 			t.Fatalf("%v in\n%s", err, text)
 		}
 	}
-	rows, err := c.Query(t.Context(), "explain (costs off) execute s"+arguments, pgx.QueryExecModeSimpleProtocol)
+	rows, err := c.Query(t.Context(), "explain ("+options+") execute s"+arguments, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		t.Fatal(err)
 	}
