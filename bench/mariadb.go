@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,10 +16,7 @@ import (
 	"github.com/pabal-go/pabal/pabalsql"
 )
 
-const (
-	mariadbSlice  = 400 * time.Millisecond // of each, in turn
-	mariadbOrders = 20_000
-)
+const mariadbOrders = 20_000
 
 // mariadbRows compares a transaction that pays an order and records its event with one that inserts its event by hand into a
 // table of its own. The server does as in production: an fsync of both its logs for each group of commits.
@@ -41,7 +35,7 @@ func mariadbRows(ctx context.Context, b *bench) ([]row, error) {
 				return rows, err
 			}
 			t.Cleanup(func() { _ = p.db.Close() })
-			hand, pabal, ratio, err := p.compare(ctx, b, c.workers)
+			hand, pabal, err := p.compare(ctx, b, c.workers)
 			if err != nil {
 				return rows, err
 			}
@@ -51,7 +45,8 @@ func mariadbRows(ctx context.Context, b *bench) ([]row, error) {
 			}
 			rows = append(rows, row{
 				fmt.Sprintf("MariaDB: pay an order and record it %s, against the event inserted by hand, %d at a time", c.kind, c.workers),
-				fmt.Sprintf("%.0f against %.0f transactions/s, ratio %s", median(pabal), median(hand), spread(ratio, "%.2f")), target,
+				fmt.Sprintf("%.0f against %.0f transactions/s, ratio %s", median(pabal.rates), median(hand.rates),
+					spread(pabal.ratios, "%.2f")), target,
 			})
 		}
 		return rows, nil
@@ -63,7 +58,6 @@ type payer struct {
 	db     *sql.DB
 	client *pabal.Client[*sql.Tx]
 	event  pabal.Type[paid]
-	paid   atomic.Int64
 }
 
 const (
@@ -99,57 +93,25 @@ func openPayer(ctx context.Context, dsn string, event pabal.Type[paid]) (*payer,
 	return &payer{db: db, client: client, event: event}, err
 }
 
-// compare alternates slices of both until a round is full, and answers the medians of rounds.
-func (p *payer) compare(ctx context.Context, b *bench, workers int) (hand, pabal, ratio []float64, err error) {
-	inserted, recorded := 0, 0
-	slice := func(n *int, event func(context.Context, *sql.Tx, int64) error) float64 {
-		paid, took, e := p.slice(ctx, workers, event)
-		*n += paid
-		err = errors.Join(err, e)
-		return float64(paid) / took.Seconds()
+// compare has both take turns; the ratio is of Pabal's to what is done by hand.
+func (p *payer) compare(ctx context.Context, b *bench, workers int) (hand, pabal *rival, err error) {
+	by := func(event func(context.Context, *sql.Tx, int64) error) *rival {
+		return &rival{do: func(ctx context.Context, n int64) error { return p.pay(ctx, n%mariadbOrders+1, event) }}
 	}
-	slice(&inserted, p.byHand) // both meet warm connections
-	slice(&recorded, p.record)
-	for range b.rounds {
-		var hs, ps, rs []float64
-		for began := time.Now(); err == nil && time.Since(began) < b.each; {
-			h, r := slice(&inserted, p.byHand), slice(&recorded, p.record)
-			hs, ps, rs = append(hs, h), append(ps, r), append(rs, r/h)
-		}
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		hand, pabal, ratio = append(hand, median(hs)), append(pabal, median(ps)), append(ratio, median(rs))
+	hand, pabal = by(p.byHand), by(p.record)
+	if err := b.inTurn(ctx, workers, hand, pabal); err != nil {
+		return nil, nil, err
 	}
-	for table, want := range map[string]int{"outbox": inserted, "pabal_event": recorded, "pabal_pending": recorded} {
+	for table, want := range map[string]int{"outbox": hand.done, "pabal_event": pabal.done, "pabal_pending": pabal.done} {
 		var n int
 		if err := p.db.QueryRowContext(ctx, "select count(*) from "+table).Scan(&n); err != nil {
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
 		if n != want {
-			return nil, nil, nil, fmt.Errorf("%d rows in %s, %d were committed", n, table, want)
+			return nil, nil, fmt.Errorf("%d rows in %s, %d were committed", n, table, want)
 		}
 	}
-	return hand, pabal, ratio, nil
-}
-
-// slice pays for a while and answers how many orders.
-func (p *payer) slice(ctx context.Context, workers int, event func(context.Context, *sql.Tx, int64) error) (int, time.Duration, error) {
-	var n atomic.Int64
-	var all sync.WaitGroup
-	errs := make([]error, workers)
-	began := time.Now()
-	for w := range workers {
-		all.Go(func() {
-			for time.Since(began) < mariadbSlice && errs[w] == nil {
-				if errs[w] = p.pay(ctx, p.paid.Add(1)%mariadbOrders+1, event); errs[w] == nil {
-					n.Add(1)
-				}
-			}
-		})
-	}
-	all.Wait()
-	return int(n.Load()), time.Since(began), errors.Join(errs...)
+	return hand, pabal, nil
 }
 
 func (p *payer) pay(ctx context.Context, no int64, event func(context.Context, *sql.Tx, int64) error) error {
