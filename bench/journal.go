@@ -15,10 +15,12 @@ type journal struct {
 	handled   [][]atomic.Int64 // by reader
 	twice     atomic.Int64
 	left      atomic.Int64
+	count     atomic.Int64   // events committed
+	each      []atomic.Int64 // events handled, by reader
 }
 
 func newJournal(events, readers int) *journal {
-	j := &journal{began: time.Now().Add(-time.Nanosecond), committed: make([]atomic.Int64, events)}
+	j := &journal{began: time.Now().Add(-time.Nanosecond), committed: make([]atomic.Int64, events), each: make([]atomic.Int64, readers)}
 	for range readers {
 		j.handled = append(j.handled, make([]atomic.Int64, events))
 	}
@@ -28,11 +30,24 @@ func newJournal(events, readers int) *journal {
 
 func (j *journal) now() int64 { return time.Since(j.began).Nanoseconds() }
 
-func (j *journal) commit(event int) { j.committed[event].Store(j.now()) }
+func (j *journal) commit(event int) {
+	j.committed[event].Store(j.now())
+	j.count.Add(1)
+}
+
+// behind is how many committed events the slowest reader has not handled.
+func (j *journal) behind() int {
+	least := j.each[0].Load()
+	for i := range j.each {
+		least = min(least, j.each[i].Load())
+	}
+	return int(j.count.Load() - least)
+}
 
 func (j *journal) handle(reader, event int) {
 	if j.handled[reader][event].CompareAndSwap(0, j.now()) {
 		j.left.Add(-1)
+		j.each[reader].Add(1)
 	} else {
 		j.twice.Add(1)
 	}
@@ -71,23 +86,23 @@ type traffic struct {
 	events  int
 	writers int
 	ahead   int
-	rate    int // 0: as fast as possible
+	rate    int           // 0: as fast as possible
+	length  time.Duration // not 0: no event begins later, as fast as possible
 }
 
 func (t traffic) run(ctx context.Context, owed func() int, write func(event int) error) error {
 	errs := make(chan error, max(t.writers, t.events))
 	started := 0
+	began := time.Now()
 	if t.rate > 0 {
-		ticker := time.NewTicker(time.Second / time.Duration(t.rate))
-		defer ticker.Stop()
 		for ; started < t.events && ctx.Err() == nil; started++ {
-			<-ticker.C
+			time.Sleep(time.Until(began.Add(time.Duration(started) * time.Second / time.Duration(t.rate)))) // late ones go at once
 			go func(n int) { errs <- write(n) }(started)
 		}
 	} else {
 		var next atomic.Int64
 		for ; started < t.writers; started++ {
-			go func() { errs <- t.write(ctx, &next, owed, write) }()
+			go func() { errs <- t.write(ctx, began, &next, owed, write) }()
 		}
 	}
 	err := ctx.Err()
@@ -97,8 +112,8 @@ func (t traffic) run(ctx context.Context, owed func() int, write func(event int)
 	return err
 }
 
-func (t traffic) write(ctx context.Context, next *atomic.Int64, owed func() int, write func(event int) error) error {
-	for {
+func (t traffic) write(ctx context.Context, began time.Time, next *atomic.Int64, owed func() int, write func(event int) error) error {
+	for t.length == 0 || time.Since(began) < t.length {
 		n := int(next.Add(1) - 1)
 		if n >= t.events {
 			return nil
@@ -110,4 +125,5 @@ func (t traffic) write(ctx context.Context, next *atomic.Int64, owed func() int,
 			return err
 		}
 	}
+	return nil
 }

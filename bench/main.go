@@ -1,8 +1,9 @@
 // Command bench measures Pabal: each row beside its target, what is compared interleaved in one run, medians with their
 // ranges. Run it on a quiet machine, from the repository's root:
 //
-//	go run ./bench                      # all rows, about seven minutes
+//	go run ./bench                      # all rows, about twenty minutes
 //	go run ./bench -only core,sim
+//	go run ./bench -only postgres -long 5m -confirmed 10000000
 //	go run ./bench -o docs/benchmarks.md
 //	go run ./bench -rounds 7 -for 10s
 //
@@ -33,6 +34,12 @@ type bench struct {
 	dir    string // for databases; on the disk that is measured
 	binary string // pabal
 	out    io.Writer
+	page   string   // the file that the table is written to; plots are made beside it
+	plots  []string // lines of the page that show them
+
+	long      time.Duration // how long the broker is away, and a snapshot is held
+	backlog   int           // events that are drained
+	confirmed int           // events that lie in the tables already
 }
 
 // row is a line of the table.
@@ -43,12 +50,12 @@ var parts = []struct {
 	run  func(context.Context, *bench) ([]row, error)
 }{
 	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sns", snsRows}, {"mariadb", mariadbRows},
-	{"sim", simRows}, {"idle", idleRows},
+	{"postgres", postgresRows}, {"sim", simRows}, {"idle", idleRows},
 }
 
 func main() {
 	b := bench{}
-	var only, file string
+	var only string
 	var names []string
 	for _, p := range parts {
 		names = append(names, p.name)
@@ -57,18 +64,21 @@ func main() {
 	flag.DurationVar(&b.each, "for", 5*time.Second, "how long traffic is made in a round")
 	flag.StringVar(&b.dir, "dir", "", "where databases are made (default: a temporary directory)")
 	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+" (default: all)")
-	flag.StringVar(&file, "o", "", "a file that the table is written to as well, with the machine it was measured on")
+	flag.StringVar(&b.page, "o", "", "a file that the table is written to as well, with the machine it was measured on; plots go beside it")
+	flag.DurationVar(&b.long, "long", 20*time.Second, "postgres: how long the broker is away, and a snapshot is held open (targets: 5m)")
+	flag.IntVar(&b.backlog, "backlog", 200_000, "postgres: unpublished events that are drained")
+	flag.IntVar(&b.confirmed, "confirmed", 1_000_000, "postgres: confirmed events that lie in the tables (target: 10000000)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	b.out = os.Stdout
 	var page bytes.Buffer
-	if file != "" {
+	if b.page != "" {
 		b.out = io.MultiWriter(os.Stdout, &page)
 	}
 	err := b.run(ctx, only)
-	if err == nil && file != "" {
-		err = os.WriteFile(file, page.Bytes(), 0o644) //nolint:gosec // documentation, to be read by all
+	if err == nil && b.page != "" {
+		err = os.WriteFile(b.page, page.Bytes(), 0o644) //nolint:gosec // documentation, to be read by all
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -117,6 +127,9 @@ func (b *bench) run(ctx context.Context, only string) error {
 	}
 	if !known {
 		return fmt.Errorf("-only %q names no part", only)
+	}
+	for _, line := range b.plots {
+		_, _ = fmt.Fprintf(b.out, "\n%s\n", line)
 	}
 	return nil
 }

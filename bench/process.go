@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -23,22 +24,48 @@ const clockTick = 10 * time.Millisecond
 
 // cpuTimeOf is the processor time that another process has used so far.
 func cpuTimeOf(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second field is the name in parentheses, in which anything may stand; 14 and 15 are utime and stime.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
-	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(string(f), 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+	s, err := statOf(fmt.Sprintf("/proc/%d/stat", pid))
+	return s.own, err
+}
+
+// treeTime is the processor time that a process, its children, and those of them that have ended, have used so far: a
+// server's that has a process for each connection. Where there is no /proc it is 0.
+func treeTime(pid int) (sum time.Duration) {
+	files, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
+	for _, file := range files {
+		s, err := statOf(file)
+		if err == nil && (s.parent == pid || filepath.Base(filepath.Dir(file)) == strconv.Itoa(pid)) { // else it has ended meanwhile
+			sum += s.own + s.ended
 		}
-		ticks += n
 	}
-	return time.Duration(ticks) * clockTick, nil
+	return sum
+}
+
+// stat is what /proc says of a process.
+type stat struct {
+	parent int
+	own    time.Duration // of a processor
+	ended  time.Duration // of a processor, its children's that have ended
+}
+
+func statOf(file string) (s stat, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return s, err
+	}
+	// The second field is the name in parentheses, in which anything may stand; 4 is ppid, 14 to 17 are utime, stime, cutime
+	// and cstime.
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) < 15 {
+		return s, fmt.Errorf("%s has %d fields", file, len(fields))
+	}
+	var n [5]int
+	for i, f := range append([][]byte{fields[1]}, fields[11:15]...) {
+		if n[i], err = strconv.Atoi(string(f)); err != nil {
+			return s, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	s.parent = n[0]
+	s.own, s.ended = time.Duration(n[1]+n[2])*clockTick, time.Duration(n[3]+n[4])*clockTick
+	return s, nil
 }

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A backlog, made by the database.
+const (
+	fillEvents = `insert into pabal_event (recorded_at, id, position, topic, type, key, content_type, version, traceparent, payload)
+		select clock_timestamp(), gen_random_uuid(), 0, 'order-pay-done', 'order-pay-done', '', 'application/json', '', '', $2::bytea
+		from generate_series(1, $1::bigint)`
+	fillPending = `insert into pabal_pending (id, recorded_at, topic, due_at)
+		select id, recorded_at, topic, recorded_at from pabal_event`
+	fillOutbox = `insert into outbox (id, topic, key, payload)
+		select gen_random_uuid(), 'order-pay-done', '', $2::bytea from generate_series(1, $1::bigint)`
+)
+
+// drains compares how long it takes to publish what lies unpublished in the table with publishing as much from memory.
+func (s *stand) drains(ctx context.Context, b *bench) ([]row, error) {
+	var raw, poller, sent, settled, toRaw, toPoller []float64
+	for range b.rounds {
+		r, err := s.drainRaw(ctx, b.backlog)
+		if err != nil {
+			return nil, fmt.Errorf("raw: %w", err)
+		}
+		p, err := s.drainPoller(ctx, b.backlog)
+		if err != nil {
+			return nil, fmt.Errorf("poller: %w", err)
+		}
+		accepted, confirmed, err := s.drainPabal(ctx, b.backlog)
+		if err != nil {
+			return nil, fmt.Errorf("pabal: %w", err)
+		}
+		raw, poller, sent, settled = append(raw, r), append(poller, p), append(sent, accepted), append(settled, confirmed)
+		toRaw, toPoller = append(toRaw, accepted/r), append(toPoller, accepted/p)
+	}
+	what := fmt.Sprintf("draining %d unpublished events: ", b.backlog)
+	return []row{
+		{what + "as many from memory, published asynchronously", spread(raw, "%.0f") + " events/s", ""},
+		{what + "SKIP LOCKED poller, published and marked", spread(poller, "%.0f") + " events/s", ""},
+		{what + "Pabal, accepted by the broker", spread(sent, "%.0f") + " events/s", ""},
+		{what + "Pabal, confirmed", spread(settled, "%.0f") + " events/s", ""},
+		{"ratio of Pabal, accepted, to publishing from memory", spread(toRaw, "%.2f"), "≥ 0.40"},
+		{"ratio of Pabal, accepted, to the poller", spread(toPoller, "%.2f"), ""},
+	}, nil
+}
+
+// alone opens a site for one of them.
+func (s *stand) alone(ctx context.Context, watched bool) (*site, error) {
+	t, err := s.open(ctx, watched, false, newJournal(1, services))
+	if err != nil && t != nil {
+		t.close()
+	}
+	return t, err
+}
+
+func (s *stand) drainRaw(ctx context.Context, events int) (rate float64, err error) {
+	t, err := s.alone(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	defer t.close()
+	if _, err := t.queueOf(ctx, "record"); err != nil {
+		return 0, err
+	}
+	payload, answers := payloadOf(1), make([]jetstream.PubAckFuture, events)
+	began := time.Now()
+	for i := range answers {
+		if answers[i], err = t.js.PublishAsync(t.subject(), payload, jetstream.WithMsgID(uuid.NewString())); err != nil {
+			return 0, err
+		}
+	}
+	for _, a := range answers {
+		select {
+		case <-a.Ok():
+		case err := <-a.Err():
+			return 0, err
+		}
+	}
+	return float64(events) / time.Since(began).Seconds(), nil
+}
+
+func (s *stand) drainPoller(ctx context.Context, events int) (rate float64, err error) {
+	t, err := s.alone(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	defer t.close()
+	o, err := t.newOutbox(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := t.queueOf(ctx, "record"); err != nil {
+		return 0, err
+	}
+	if err := t.fill(ctx, events, fillOutbox); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	for {
+		n, err := o.pollOnce(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	took := time.Since(began)
+	return float64(events) / took.Seconds(), o.settled(ctx, events)
+}
+
+// fill runs statements of which the first takes how many rows, and the payload; then tables and statistics are as after a while.
+func (t *site) fill(ctx context.Context, events int, statements ...string) error {
+	for i, text := range statements {
+		args := []any{events, payloadOf(1)}
+		if i > 0 {
+			args = nil
+		}
+		if _, err := t.order.Exec(ctx, text, args...); err != nil {
+			return err
+		}
+	}
+	if _, err := t.order.Exec(ctx, "vacuum analyze"); err != nil {
+		return err
+	}
+	return t.checkpoint(ctx)
+}
+
+// drainPabal answers how many a second the broker accepted, and how many came back.
+func (s *stand) drainPabal(ctx context.Context, events int) (accepted, confirmed float64, err error) {
+	t, err := s.alone(ctx, true)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer t.close()
+	p := &pabalSite{site: t}
+	var running context.Context
+	p.works, running = newWorks(ctx)
+	if p.order, p.store, err = p.client(running, t.order, "order"); err != nil {
+		return 0, 0, err
+	}
+	if err := t.fill(ctx, events, fillEvents, fillPending); err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	p.works.run(running, func() error { return p.order.Run(running) })
+	for p.seen.confirmed.Load() < int64(events) {
+		if accepted == 0 && p.seen.accepted.Load() >= int64(events) {
+			accepted = float64(events) / time.Since(began).Seconds()
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, 0, err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	confirmed = float64(events) / time.Since(began).Seconds()
+	if accepted == 0 {
+		accepted = confirmed
+	}
+	if err := p.works.stop(); err != nil {
+		return 0, 0, err
+	}
+	return accepted, confirmed, p.settled(ctx, events)
+}

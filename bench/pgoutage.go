@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+)
+
+// outageRun is traffic at a steady rate while the broker is killed and comes back.
+type outageRun struct {
+	*site
+	line    *line
+	took    []time.Duration // of each order's transaction
+	began   [3]time.Time    // of the phases
+	ended   [3]time.Time
+	growth  float64       // of this process's memory at most, MiB
+	drained time.Duration // after the broker was back
+}
+
+func (o *outageRun) run(ctx context.Context, phases [3]time.Duration, total int) error {
+	write := func(n int) error {
+		start := time.Now()
+		err := o.line.write(ctx, n)
+		o.took[n] = time.Since(start)
+		return err
+	}
+	if err := write(total); err != nil { // topics and statements
+		return err
+	}
+	next := 0
+	phase := func(i int) error {
+		o.began[i] = time.Now()
+		first, events := next, int(phases[i].Seconds()*outageRate)
+		next += events
+		err := traffic{events: events, rate: outageRate}.run(ctx, o.line.owed, func(n int) error { return write(first + n) })
+		o.ended[i] = time.Now()
+		return err
+	}
+	if err := phase(0); err != nil {
+		return err
+	}
+	before, err := residentMiB(os.Getpid())
+	if err != nil {
+		return err
+	}
+	o.nats.Kill()
+	watched, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ; watched.Err() == nil; time.Sleep(100 * time.Millisecond) {
+			if now, err := residentMiB(os.Getpid()); err == nil {
+				o.growth = max(o.growth, now-before)
+			}
+		}
+	}()
+	err = phase(1)
+	stop()
+	<-done
+	if err != nil {
+		return err
+	}
+	if err := o.nats.Restart(); err != nil {
+		return err
+	}
+	back := time.Now()
+	if err := phase(2); err != nil {
+		return err
+	}
+	if err := o.journal.wait(ctx, func() bool { return o.line.owed() == 0 }); err != nil {
+		return err
+	}
+	o.drained = time.Since(back)
+	return nil
+}
+
+func (o *outageRun) rows(phases [3]time.Duration, p *pabalSite) []row {
+	var rate, p99 [3]float64
+	first := 0
+	for i, d := range phases {
+		events := int(d.Seconds() * outageRate)
+		var ms []float64
+		for _, took := range o.took[first : first+events] {
+			ms = append(ms, float64(took.Microseconds())/1000)
+		}
+		first += events
+		rate[i], p99[i] = float64(events)/o.ended[i].Sub(o.began[i]).Seconds(), quantile(ms, 0.99)
+	}
+	what := fmt.Sprintf("broker killed and away for %v at %d orders/s: ", phases[1], outageRate)
+	recorded := p.seen.recorded.Load()
+	return []row{
+		{what + "orders/s during it, against before", fmt.Sprintf("%.0f against %.0f, ratio %.2f", rate[1], rate[0], rate[1]/rate[0]), "≥ 0.95"},
+		{what + "p99 of an order, against before", fmt.Sprintf("%.2f against %.2f ms, ratio %.2f", p99[1], p99[0], p99[1]/p99[0]), "≤ 1.5"},
+		{what + "growth of the process's memory", fmt.Sprintf("%.0f MiB", o.growth), "≤ 64 MiB"},
+		{what + "all handled and confirmed after it is back, 5 s more of traffic included", fmt.Sprintf("%.1f s", o.drained.Seconds()), "≤ 30 s"},
+		{what + "accepted publishes against events", fmt.Sprintf("%.3f", float64(p.seen.accepted.Load())/float64(recorded)), "≤ 1.1"},
+	}
+}

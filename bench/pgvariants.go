@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// variants are Pabal's own: with keys, with several processes, beside a transaction that holds a snapshot open.
+func (s *stand) variants(ctx context.Context, b *bench) (rows []row, err error) {
+	plain := pabals[0]
+	keyed := contender{name: "ordered", watched: true, open: pabalLine{keyed: true}.open}
+	many := contender{name: "four of each", watched: true, open: pabalLine{relays: 3, copies: 4}.open}
+	all, err := s.rounds(ctx, b, pgLoad{each: b.each}, plain, keyed, many)
+	if err != nil {
+		return nil, err
+	}
+	rows = append(rows,
+		row{fmt.Sprintf("%s, Record with %d keys", whatPipeline, orderKeys), spread(all.each(keyed.name, pgResult.rate), "%.0f") + " events/s", ""},
+		row{"ratio to without keys", spread(all.ratio(keyed.name, plain.name), "%.2f"), "≥ 0.75"},
+		row{whatPipeline + ", four relays and four of each consumer, in one process", fmt.Sprintf("%s events/s, %.0f published again",
+			spread(all.each(many.name, pgResult.rate), "%.0f"),
+			median(all.each(many.name, func(r pgResult) float64 { return float64(r.repeated) }))), "0 published again"},
+		row{"ratio to one of each", spread(all.ratio(many.name, plain.name), "%.2f"), "≥ 1.0"},
+	)
+	r, err := s.heldSnapshot(ctx, b)
+	return append(rows, r...), err
+}
+
+// sqlSweeps is what the sweeps have cost, of the client's and of the inboxes': the first statement of each.
+const sqlSweeps = `select coalesce(sum(s.calls), 0)::bigint, coalesce(sum(s.total_exec_time), 0), coalesce(max(s.max_exec_time), 0)
+	from pg_stat_statements s join pg_database d on d.oid = s.dbid
+	where d.datname like $1 || '\_%' and (s.query like 'with recursive busy%' or s.query like 'select exists (select from pabal_inbox%')`
+
+// heldSnapshot looks at what the sweeps cost at full rate when vacuum may remove nothing.
+func (s *stand) heldSnapshot(ctx context.Context, b *bench) ([]row, error) {
+	var measured [2]string
+	var rates [2]float64
+	for i, held := range []bool{false, true} {
+		c := contender{name: "Pabal", watched: true}
+		c.open = func(ctx context.Context, t *site) (*line, error) {
+			l, err := pabalLine{}.open(ctx, t)
+			if err != nil {
+				return nil, err
+			}
+			release, err := t.hold(ctx, held)
+			stop, check := l.stop, l.check
+			l.stop = func() error { return errors.Join(release(), stop()) }
+			l.check = func(ctx context.Context, events int) error {
+				var calls int64
+				var sum, most float64
+				if err := t.admin.QueryRow(ctx, sqlSweeps, t.name).Scan(&calls, &sum, &most); err != nil {
+					return err
+				}
+				measured[i] = fmt.Sprintf("%.2f ms each (at most %.1f)", sum/float64(max(calls, 1)), most)
+				return check(ctx, events)
+			}
+			return l, err
+		}
+		r, err := s.do(ctx, c, pgLoad{each: b.long, counted: true})
+		if err != nil {
+			return nil, err
+		}
+		rates[i] = r.rate()
+	}
+	return []row{
+		{fmt.Sprintf("sweeps at full rate for %v", b.long), fmt.Sprintf("%s, %.0f events/s", measured[0], rates[0]), ""},
+		{fmt.Sprintf("sweeps at full rate for %v, beside a transaction with a snapshot from before", b.long),
+			fmt.Sprintf("%s, %.0f events/s, ratio %.2f", measured[1], rates[1], rates[1]/rates[0]), ""},
+	}, nil
+}
+
+// hold holds a snapshot of the producer's database open.
+func (t *site) hold(ctx context.Context, held bool) (release func() error, err error) {
+	release = func() error { return nil }
+	if !held {
+		return release, nil
+	}
+	c, err := pgx.Connect(ctx, t.pg.Database(t.name+"_order"))
+	if err != nil {
+		return release, err
+	}
+	release = func() error { return c.Close(context.Background()) }
+	_, err = c.Exec(ctx, "begin isolation level repeatable read; select count(*) from orders")
+	return release, err
+}
+
+// A past of events, spread over the days that are kept.
+const (
+	createPast = `do $$ begin
+		for i in 1 .. 30 loop
+			execute format('create table %I (like pabal_event including all) with (fillfactor = 90)',
+				'pabal_event_' || to_char(current_date - i, 'YYYYMMDD'));
+			execute format('alter table pabal_event attach partition %I for values from (%L) to (%L)',
+				'pabal_event_' || to_char(current_date - i, 'YYYYMMDD'), (current_date - i)::timestamp at time zone 'UTC',
+				(current_date - i + 1)::timestamp at time zone 'UTC');
+		end loop;
+	end $$`
+	fillPast = `insert into pabal_event (recorded_at, id, published_at, position, topic, type, key, content_type, version, traceparent, payload)
+		select at, gen_random_uuid(), at + interval '1 second', 0, 'order-pay-done', 'order-pay-done', '', 'application/json', '', '', $2::bytea
+		from (select current_date::timestamp at time zone 'UTC' - n * interval '30 days' / $1::bigint as at
+			from generate_series(1, $1::bigint) n) past`
+	fillInbox = `insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type)
+		select $2::text, 'order', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', at, at, at, 0, 0, 'order-pay-done', '', 'order-pay-done'
+		from (select current_date::timestamp at time zone 'UTC' - n * interval '30 days' / $1::bigint as at
+			from generate_series(1, $1::bigint) n) past`
+)
+
+// confirmedBefore compares full tables with empty ones: the producer's and each consumer's.
+func (s *stand) confirmedBefore(ctx context.Context, b *bench) ([]row, error) {
+	var sites [2]*site
+	var lines [2]*line
+	for i := range sites {
+		t, err := s.open(ctx, true, false, newJournal(1, services))
+		if t != nil {
+			defer t.close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		p, err := pabalLine{}.start(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		sites[i], lines[i] = t, &line{write: p.record, owed: p.owed, stop: p.works.stop}
+	}
+	defer lines[0].stop() //nolint:errcheck // on the way out
+	defer lines[1].stop() //nolint:errcheck // on the way out
+	if err := sites[1].past(ctx, b.confirmed); err != nil {
+		return nil, err
+	}
+	var rates [2][]float64
+	var ratio []float64
+	for range b.rounds {
+		for i, t := range sites {
+			r, err := t.again(ctx, lines[i], pgLoad{each: b.each})
+			if err != nil {
+				return nil, err
+			}
+			rates[i] = append(rates[i], r.rate())
+		}
+		ratio = append(ratio, rates[1][len(rates[1])-1]/rates[0][len(rates[0])-1])
+	}
+	return []row{
+		{whatPipeline + ", into empty tables", spread(rates[0], "%.0f") + " events/s", ""},
+		{fmt.Sprintf("the same with %d confirmed events in the producer's tables, and as many in each inbox", b.confirmed),
+			spread(rates[1], "%.0f") + " events/s", ""},
+		{"ratio of the two", spread(ratio, "%.2f"), "≥ 0.92"},
+	}, errors.Join(lines[0].stop(), lines[1].stop())
+}
+
+// past fills a site's tables.
+func (t *site) past(ctx context.Context, events int) error {
+	if _, err := t.order.Exec(ctx, createPast); err != nil {
+		return err
+	}
+	for i, pool := range t.service {
+		if _, err := pool.Exec(ctx, fillInbox, events, fmt.Sprint("service", i+1)); err != nil {
+			return err
+		}
+		if _, err := pool.Exec(ctx, "vacuum analyze"); err != nil {
+			return err
+		}
+	}
+	return t.fill(ctx, events, fillPast)
+}
+
+// again measures once more on a site that runs; orders and effects begin anew.
+func (t *site) again(ctx context.Context, l *line, load pgLoad) (r pgResult, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pgTime, fmt.Errorf("it took longer than %v", pgTime))
+	defer cancel()
+	if _, err := t.order.Exec(ctx, "truncate orders"); err != nil {
+		return r, err
+	}
+	for _, pool := range t.service {
+		if _, err := pool.Exec(ctx, "truncate effect"); err != nil {
+			return r, err
+		}
+	}
+	t.journal = newJournal(pgMost+1, services)
+	if r, err = t.measure(ctx, l, load, pgMost); err != nil {
+		return r, err
+	}
+	return r, t.exact(ctx, r.events+1)
+}
+
+const outageRate = 500
+
+// outage has the broker killed for a while, beside traffic at a steady rate.
+func (s *stand) outage(ctx context.Context, b *bench) ([]row, error) {
+	t, err := s.alone(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	phases := [3]time.Duration{10 * time.Second, b.long, 5 * time.Second} // before, during, after
+	total := 0
+	for _, d := range phases {
+		total += int(d.Seconds() * outageRate)
+	}
+	t.journal = newJournal(total+1, services)
+	p, err := pabalLine{}.start(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	defer p.works.stop() //nolint:errcheck // on the way out
+	o := &outageRun{site: t, line: &line{write: p.record, owed: p.owed}, took: make([]time.Duration, total+1)}
+	if err := o.run(ctx, phases, total); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(p.works.stop(), t.exact(ctx, total+1), p.settled(ctx, total+1)); err != nil {
+		return nil, err
+	}
+	return o.rows(phases, p), nil
+}
