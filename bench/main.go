@@ -50,7 +50,10 @@ var parts = []struct {
 	run  func(context.Context, *bench) ([]row, error)
 }{
 	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sns", snsRows}, {"mariadb", mariadbRows},
-	{"postgres", postgresRows}, {"sim", simRows}, {"idle", idleRows},
+	{"postgres-record", onPostgres((*stand).recording)}, {"postgres-rate", onPostgres((*stand).fullRate)},
+	{"postgres-latency", onPostgres((*stand).latencies)}, {"postgres-drain", onPostgres((*stand).drains)},
+	{"postgres-variants", onPostgres((*stand).variants)}, {"postgres-full", onPostgres((*stand).confirmedBefore)},
+	{"postgres-outage", onPostgres((*stand).outage)}, {"sim", simRows}, {"idle", idleRows},
 }
 
 func main() {
@@ -63,7 +66,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "how often each thing is measured")
 	flag.DurationVar(&b.each, "for", 5*time.Second, "how long traffic is made in a round")
 	flag.StringVar(&b.dir, "dir", "", "where databases are made (default: a temporary directory)")
-	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+" (default: all)")
+	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+"; postgres is all of its own (default: all)")
 	flag.StringVar(&b.page, "o", "", "a file that the table is written to as well, with the machine it was measured on; plots go beside it")
 	flag.DurationVar(&b.long, "long", 20*time.Second, "postgres: how long the broker is away, and a snapshot is held open (targets: 5m)")
 	flag.IntVar(&b.backlog, "backlog", 200_000, "postgres: unpublished events that are drained")
@@ -113,7 +116,9 @@ func (b *bench) run(ctx context.Context, only string) error {
 	}
 	known := false
 	for _, p := range parts {
-		if only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
+		if only != "" && !slices.ContainsFunc(strings.Split(only, ","), func(o string) bool {
+			return o == p.name || strings.HasPrefix(p.name, o+"-")
+		}) {
 			continue
 		}
 		known = true

@@ -36,10 +36,13 @@ var pabals = []contender{
 // published counts what Pabal reports.
 type published struct {
 	pabal.Observer
-	recorded, accepted, confirmed atomic.Int64
+	recorded, sent, accepted, confirmed atomic.Int64
 }
 
-func (p *published) Start(ctx context.Context, _ pabal.Step) (context.Context, func(error)) {
+func (p *published) Start(ctx context.Context, s pabal.Step) (context.Context, func(error)) {
+	if s.Name == "publish" {
+		p.sent.Add(int64(s.Events))
+	}
 	return ctx, func(error) {}
 }
 

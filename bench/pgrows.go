@@ -7,24 +7,18 @@ import (
 	"time"
 )
 
-// postgresRows compares Pabal on PostgreSQL and JetStream with what one would use instead. All run on the same servers, each time on
-// databases and a stream of their own, in turn; a run whose books do not agree is an error.
-func postgresRows(ctx context.Context, b *bench) ([]row, error) {
-	return withServers(func(t testing.TB) (rows []row, err error) {
-		s, err := openStand(ctx, t)
-		if err != nil {
-			return nil, err
-		}
-		for _, part := range []func(context.Context, *bench) ([]row, error){
-			s.recording, s.fullRate, s.latencies, s.drains, s.variants, s.confirmedBefore, s.outage,
-		} {
-			r, err := part(ctx, b)
-			if rows = append(rows, r...); err != nil {
-				return rows, err
+// onPostgres is a part that compares Pabal on PostgreSQL and JetStream with what one would use instead. All run on the same servers,
+// each time on databases and a stream of their own, in turn; a run whose books do not agree is an error.
+func onPostgres(do func(*stand, context.Context, *bench) ([]row, error)) func(context.Context, *bench) ([]row, error) {
+	return func(ctx context.Context, b *bench) ([]row, error) {
+		return withServers(func(t testing.TB) ([]row, error) {
+			s, err := openStand(ctx, t)
+			if err != nil {
+				return nil, err
 			}
-		}
-		return rows, nil
-	})
+			return do(s, ctx, b)
+		})
+	}
 }
 
 // field is the contenders that are compared as a whole, Pabal first.

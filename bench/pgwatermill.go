@@ -27,7 +27,6 @@ const watermillSubscribers = 8 // of a service
 
 func openWatermill(ctx context.Context, t *site) (*line, error) {
 	db := stdlib.OpenDBFromPool(t.order)
-	db.SetMaxIdleConns(40)
 	t.closes = append(t.closes, func() { _ = db.Close() })
 	schema := wmsql.DefaultPostgreSQLSchema{}
 	in, err := wmsql.NewSubscriber(db, wmsql.SubscriberConfig{
