@@ -32,7 +32,12 @@ func (s *stand) recordingBy(ctx context.Context, b *bench, workers int) (rows []
 	if err != nil {
 		return nil, err
 	}
-	plain, err := pgxpool.New(ctx, t.pg.Database(t.name+"_order")) // not watched
+	cfg, err := pgxpool.ParseConfig(t.pg.Database(t.name + "_order"))
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = pgConns
+	plain, err := pgxpool.NewWithConfig(ctx, cfg) // not watched
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ var postgresSettings = []string{
 	"shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track=none",
 }
 
+const pgConns = 40 // of a pool, whoever uses it
+
 const services = 3 // consumers, each with a database of its own
 
 // stand is the servers of the PostgreSQL part. All that is compared runs on them, in turn.
@@ -102,7 +104,7 @@ func (t *site) database(ctx context.Context, role, create string, watched, count
 	if err != nil {
 		return nil, err
 	}
-	cfg.MaxConns = 40
+	cfg.MaxConns = pgConns
 	if role == "order" {
 		dial := cfg.ConnConfig.DialFunc
 		cfg.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
