@@ -39,7 +39,7 @@ type stand struct {
 }
 
 func openStand(ctx context.Context, t testing.TB) (*stand, error) {
-	s := &stand{pg: servers.Postgres(t, postgresSettings...), nats: servers.NATS(t)}
+	s := &stand{pg: servers.Postgres(t, postgresSettings...), nats: servers.NATS(t, nil)}
 	var err error
 	if s.admin, err = pgxpool.New(ctx, s.pg.URL); err != nil {
 		return nil, err
