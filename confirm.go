@@ -91,7 +91,7 @@ func (c *confirmer) run(ctx context.Context, w world.World, subscribed func()) {
 	if c.limits.Receive > 0 {
 		most = min(most, c.limits.Receive)
 	}
-	pause := retryFirst
+	pause, p := retryFirst, pace{most: most, longest: lingerMost}
 	for ctx.Err() == nil {
 		deliveries, err := c.broker.Receive(ctx, c.queue, most)
 		if err != nil && ctx.Err() == nil {
@@ -104,7 +104,7 @@ func (c *confirmer) run(ctx context.Context, w world.World, subscribed func()) {
 		if len(deliveries) > 0 {
 			start := c.w.Now()
 			c.confirm(ctx, deliveries)
-			if d := linger(len(deliveries), most, c.w.Now().Sub(start), lingerMost); d > 0 {
+			if d := p.linger(len(deliveries), start, c.w.Now()); d > 0 {
 				_ = c.w.Sleep(ctx, d)
 			}
 		}

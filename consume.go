@@ -248,6 +248,7 @@ func (c *Consumer[X]) enqueue(a *arrival) {
 }
 
 func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *consumerLane) {
+	p := pace{most: c.o.Batch, longest: lingerMost}
 	for {
 		group, stop := c.take(ctx, l)
 		switch {
@@ -256,7 +257,7 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *c
 		case len(group) > 0:
 			start := w.Now()
 			c.process(ctx, patience, w, group)
-			if d := linger(len(group), c.o.Batch, w.Now().Sub(start), lingerMost); d > 0 {
+			if d := p.linger(len(group), start, w.Now()); d > 0 {
 				_ = w.Sleep(ctx, d)
 			}
 		default:
@@ -271,15 +272,24 @@ const (
 	lingerPublish = 10 * time.Millisecond // before a publish: it delays everybody
 )
 
-// linger is how long, at most longest, to let the next batch gather, after one of n events, of at most most, took d. A
-// transaction costs much the same for one event as for many, so under load, when events come several at a time, fewer and
-// larger ones serve more; an event that came alone shows that there is no load, and a batch that is well filled needs no
-// waiting.
-func linger(n, most int, d, longest time.Duration) time.Duration {
-	if n <= 1 || n >= most/2 {
+// pace decides whether what works in batches lets the next one gather. A transaction, or a call, costs much the same for one event as
+// for many, so under load fewer and larger ones serve more; where each could be served as it comes, waiting would only delay.
+type pace struct {
+	most    int // events in a batch
+	longest time.Duration
+	last    world.Mono // when the batch before was begun; zero: there was none
+}
+
+// linger is how long to wait before the next batch, after one of n events took from start to end. There is load when events, served
+// one by one at that speed, would take longer than they took to come, and none in what came alone; a batch that is well filled
+// needs no waiting.
+func (p *pace) linger(n int, start, end world.Mono) time.Duration {
+	took, apart, first := end.Sub(start), start.Sub(p.last), p.last == 0
+	p.last = start
+	if first || n <= 1 || n >= p.most/2 || time.Duration(n)*took <= apart {
 		return 0
 	}
-	return min(lingerTimes*d, longest)
+	return min(lingerTimes*took, p.longest)
 }
 
 // take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. When ctx has

@@ -206,13 +206,14 @@ func (p *publisher) run(ctx context.Context, w world.World) {
 }
 
 func (p *publisher) runLane(ctx context.Context, l *lane) {
+	rate := pace{most: p.most(), longest: lingerPublish}
 	for {
 		batch, idle := p.take(ctx, l)
 		switch {
 		case len(batch) > 0:
 			start := p.w.Now()
 			p.publish(ctx, batch)
-			if d := linger(len(batch), p.most(), p.w.Now().Sub(start), lingerPublish); d > 0 {
+			if d := rate.linger(len(batch), start, p.w.Now()); d > 0 {
 				_ = p.w.Sleep(ctx, d)
 			}
 		case !idle:
