@@ -20,6 +20,8 @@ import (
 var costly = map[string]string{
 	"record":                   sqlRecord,
 	"record without keys":      sqlRecordLoose,
+	"record one":               sqlRecordOne,
+	"record one without key":   sqlRecordOneLoose,
 	"claim due":                sqlDueFresh,
 	"claim due and accepted":   sqlDueAccepted,
 	"claim by id":              sqlPendingByID,
