@@ -71,6 +71,18 @@ func (g *guarded) get() *watch {
 	return g.w
 }
 
+// Write implements net.Conn. pgx writes some batches past its frontend, so that only here it is seen that something was asked;
+// what, TLS hides.
+func (c *wire) Write(p []byte) (int, error) {
+	if w := c.watch.get(); w != nil && string(p) != terminate {
+		w.writes()
+	}
+	return c.Conn.Write(p)
+}
+
+// terminate is the message with which pgx takes its leave.
+const terminate = "X\x00\x00\x00\x04"
+
 // Close implements net.Conn. Every way in which pgx drops a connection ends here.
 func (c *wire) Close() error {
 	err := c.Conn.Close()
@@ -119,7 +131,8 @@ type watch struct {
 	tx     *transaction // the open one, or the last
 	got    messages
 	sent   messages
-	asked  int // requests that wait for their ReadyForQuery
+	asked  int  // requests that wait for their ReadyForQuery
+	asking bool // something was written since the last ReadyForQuery
 	lost   bool
 }
 
@@ -167,6 +180,12 @@ func (w *watch) see(s driver.CommitSignal) {
 	w.commit.See(s)
 }
 
+func (w *watch) writes() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asking = true
+}
+
 // gone notes that the connection is lost. What was asked and not answered may have been a COMMIT.
 func (w *watch) gone() {
 	w.mu.Lock()
@@ -177,7 +196,7 @@ func (w *watch) gone() {
 	w.lost = true
 	switch {
 	case !w.commit.Open():
-	case w.asked > 0:
+	case w.asked > 0 || w.asking:
 		w.see(driver.SawCommitLost)
 	default:
 		w.see(driver.SawEnd)
@@ -192,7 +211,7 @@ func (w *watch) answered(kind byte, body []byte) {
 	case 'E': // ErrorResponse
 		w.see(driver.SawDoubt)
 	case 'Z': // ReadyForQuery, with the state of the transaction
-		w.asked = max(0, w.asked-1)
+		w.asked, w.asking = max(0, w.asked-1), false
 		open := len(body) == 1 && body[0] != 'I'
 		switch {
 		case open && !w.commit.Open(): // COMMIT AND CHAIN
