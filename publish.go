@@ -101,11 +101,18 @@ func (p *publisher) lease() time.Duration {
 
 // committed takes over what a transaction recorded. It is called in the midst of the caller's COMMIT and never blocks.
 func (p *publisher) committed(r *recorded, leaseEnd world.Mono, s driver.CommitState) {
-	if s == driver.Void || r.at == 0 {
-		return // r.at: Record failed; whether anything was stored, the republisher sees
+	if s == driver.Void {
+		return
 	}
 	now := p.w.Now()
 	entries := make([]entry, len(r.rows))
+	if r.at == 0 { // Record failed, and its COMMIT may have been on its way: of the rows only the ids can be relied on
+		for i := range r.rows {
+			entries[i].event.ID = r.rows[i].ID
+		}
+		p.doubt(entries)
+		return
+	}
 	for i := range r.rows {
 		entries[i] = entry{event: r.rows[i], sentAt: r.rows[i].RecordedAt.Add(now.Sub(r.at)), leaseEnd: leaseEnd}
 	}

@@ -77,7 +77,7 @@ type Recording struct {
 // Selection says which pending rows a Claim is about: those of IDs (parked ones too), or else up to Limit of Topic that
 // are due.
 type Selection struct {
-	IDs   []Ref // by id; the fields below but Decide are then ignored
+	IDs   []Ref // by id; RecordedAt may be zero; the fields below but Decide are then ignored
 	Topic string
 	Limit int // ≥ 1
 	// Accepted selects rows that were accepted before AcceptedBefore; false selects rows that never were.

@@ -124,7 +124,7 @@ func TestConnectionIsKilledDuringCommit(t *testing.T) {
 	}
 }
 
-// With InTx, COMMIT travels with the events; when no answer comes, the republisher finds what was committed.
+// With InTx, COMMIT travels with the events; when no answer comes, not even Record's, what was committed is claimed at once.
 func TestConnectionIsKilledDuringInTx(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		t.Run(fmt.Sprintf("committed %v", after), func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestConnectionIsKilledDuringInTx(t *testing.T) {
 				t.Errorf("InTx answered %v, which names no event", err)
 			}
 			if after {
-				p.arrives("x", inLease)
+				p.arrives("x", soon)
 			} else {
 				p.absent("x")
 			}

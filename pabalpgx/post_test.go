@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	testLease = time.Second
+	testLease = 4 * time.Second
 	soon      = time.Second // what is not doubtful for the database has reached the broker by then
 	inLease   = testLease + 3*soon
 )
