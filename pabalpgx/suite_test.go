@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -58,7 +59,9 @@ func newDatabase(t testing.TB) string {
 func connect(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
 	cfg := must(pgxpool.ParseConfig(url))(t)
-	cfg.MaxConns = 40
+	if !strings.Contains(url, "pool_max_conns") {
+		cfg.MaxConns = 40
+	}
 	pool := must(pgxpool.NewWithConfig(t.Context(), pabalpgx.Watch(cfg)))(t)
 	t.Cleanup(func() {
 		if t.Failed() { // Close waits for what a failed test holds open
