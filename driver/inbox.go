@@ -180,6 +180,7 @@ type InboxQuery struct {
 type RowFilter struct {
 	IDs    []uuid.UUID
 	State  RowState // Held or Parked; Done: both
+	Done   bool     // with IDs, and State Done: rows that are done too
 	Source string
 	Topic  string
 	Key    string

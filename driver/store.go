@@ -137,6 +137,9 @@ type Query struct {
 	Counts bool
 	// Events asks for events.
 	Events *EventFilter
+	// Count asks how many events a filter selects, all of them: its After, Descending and Limit do not count. It may read
+	// every event of the store, and is for an operator who is about to send them once more.
+	Count *EventFilter
 	// Jobs asks for redelivery jobs, newest first: unfinished ones and the last 20 others.
 	Jobs bool
 }
@@ -151,6 +154,7 @@ type Reading struct {
 	Generation int       // always answered
 	Topics     []Topic   // by name
 	Events     []Found
+	Count      int
 	Jobs       []Job
 }
 
@@ -171,16 +175,18 @@ type Topic struct {
 type EventState int
 
 const (
-	AnyState    EventState = iota
-	Unconfirmed            // has a pending row, parked or not
-	ParkedOnly             // parked
-	LateOnly               // has a pending row that is not parked and was recorded more than EventFilter.Late ago
+	AnyState      EventState = iota
+	Unconfirmed              // has a pending row, parked or not
+	ParkedOnly               // parked
+	LateOnly                 // has a pending row that is not parked and was recorded more than EventFilter.Late ago
+	ConfirmedOnly            // has no pending row
 )
 
 // EventFilter selects events; fields left zero do not narrow.
 type EventFilter struct {
 	IDs   []uuid.UUID // at most 1,000
 	Topic string
+	Type  string
 	Key   string
 	From  time.Time // RecordedAt at or after
 	To    time.Time // RecordedAt before

@@ -120,7 +120,9 @@ func counts(ctx context.Context, s session, r *driver.InboxReading, only string)
 func findRows(ctx context.Context, s session, consumer string, f *driver.RowFilter) (found []driver.Row, err error) {
 	var c conditions
 	c.and("i.consumer = $?::text", consumer)
-	c.and("i.state <> 0")
+	if !f.Done || len(f.IDs) == 0 {
+		c.and("i.state <> 0")
+	}
 	if len(f.IDs) > 0 {
 		c.and("i.id = any ($?::text[]::uuid[])", ids(f.IDs, func(id *uuid.UUID) uuid.UUID { return *id }))
 	}

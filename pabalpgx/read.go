@@ -47,6 +47,8 @@ const (
 	// When only unconfirmed events are asked for, the work list is the smaller table to begin with.
 	sqlFindPending = `select ` + foundColumns + ` from {p}pending p join {p}event e on e.recorded_at = p.recorded_at and e.id = p.id where `
 
+	sqlCountFound = `select count(*) from {p}event e left join {p}pending p on p.id = e.id where `
+
 	sqlJobs = `select id, created_at, asked_by, spec, resume_id, resume_at, sent, last_error, finished_at, lease_until, owner
 		from {p}redelivery where finished_at is null or id in
 			(select id from {p}redelivery where finished_at is not null order by created_at desc limit 20)
@@ -62,7 +64,10 @@ func (b *base) Read(ctx context.Context, q driver.Query) (r driver.Reading, err 
 		err = s.query(ctx, func(row scanner) error { return row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation) }, sqlSourceOnly)
 	}
 	if err == nil && q.Events != nil {
-		r.Events, err = find(ctx, s, q.Events, r.Now.Add(-q.Events.Late))
+		r.Events, err = find(ctx, s, q.Events, r.Now)
+	}
+	if err == nil && q.Count != nil {
+		r.Count, err = countFound(ctx, s, q.Count, r.Now)
 	}
 	if err == nil && q.Jobs {
 		r.Jobs, err = jobs(ctx, s)
@@ -118,36 +123,13 @@ func (c *conditions) text() string {
 }
 
 // find builds the one statement whose conditions vary.
-func find(ctx context.Context, s session, f *driver.EventFilter, lateBefore time.Time) (found []driver.Found, err error) {
-	var c conditions
-	if len(f.IDs) > 0 {
-		refs, err := locate(ctx, s, f.IDs)
-		if err != nil || len(refs) == 0 {
-			return nil, err
-		}
-		c.and("(e.recorded_at, e.id) in (select * from unnest($?::timestamptz[], $?::text[]::uuid[]))", refTimes(refs), refIDs(refs))
-	}
-	if f.Topic != "" {
-		c.and("e.topic = $?::text", f.Topic)
-	}
-	if f.Key != "" {
-		c.and("e.key = $?::text", f.Key)
-	}
-	if !f.From.IsZero() {
-		c.and("e.recorded_at >= $?::timestamptz", f.From)
-	}
-	if !f.To.IsZero() {
-		c.and("e.recorded_at < $?::timestamptz", f.To)
-	}
-	switch f.State {
-	case driver.ParkedOnly:
-		c.and("p.due_at is null")
-	case driver.LateOnly:
-		c.and("p.due_at is not null")
-		c.and("p.recorded_at < $?::timestamptz", lateBefore)
+func find(ctx context.Context, s session, f *driver.EventFilter, now time.Time) (found []driver.Found, err error) {
+	c, err := filtered(ctx, s, f, now)
+	if err != nil || c == nil {
+		return nil, err
 	}
 	text, order, sign := sqlFind, "", ">"
-	if f.State != driver.AnyState {
+	if f.State != driver.AnyState && f.State != driver.ConfirmedOnly {
 		text = sqlFindPending
 	}
 	if f.Descending {
@@ -166,6 +148,54 @@ func find(ctx context.Context, s session, f *driver.EventFilter, lateBefore time
 		return err
 	}, text, c.args...)
 	return found, err
+}
+
+func countFound(ctx context.Context, s session, f *driver.EventFilter, now time.Time) (n int, err error) {
+	c, err := filtered(ctx, s, f, now)
+	if err != nil || c == nil {
+		return 0, err
+	}
+	err = s.query(ctx, func(row scanner) error { return row.Scan(&n) }, sqlCountFound+c.text(), c.args...)
+	return n, err
+}
+
+// filtered answers the conditions of a filter; nil if none of its ids is there.
+func filtered(ctx context.Context, s session, f *driver.EventFilter, now time.Time) (*conditions, error) {
+	var c conditions
+	if len(f.IDs) > 0 {
+		refs, err := locate(ctx, s, f.IDs)
+		if err != nil || len(refs) == 0 {
+			return nil, err
+		}
+		c.and("(e.recorded_at, e.id) in (select * from unnest($?::timestamptz[], $?::text[]::uuid[]))", refTimes(refs), refIDs(refs))
+	}
+	if f.Topic != "" {
+		c.and("e.topic = $?::text", f.Topic)
+	}
+	if f.Type != "" {
+		c.and("e.type = $?::text", f.Type)
+	}
+	if f.Key != "" {
+		c.and("e.key = $?::text", f.Key)
+	}
+	if !f.From.IsZero() {
+		c.and("e.recorded_at >= $?::timestamptz", f.From)
+	}
+	if !f.To.IsZero() {
+		c.and("e.recorded_at < $?::timestamptz", f.To)
+	}
+	switch f.State {
+	case driver.ParkedOnly:
+		c.and("p.id is not null and p.due_at is null")
+	case driver.LateOnly:
+		c.and("p.due_at is not null")
+		c.and("p.recorded_at < $?::timestamptz", now.Add(-f.Late))
+	case driver.Unconfirmed:
+		c.and("p.id is not null")
+	case driver.ConfirmedOnly:
+		c.and("p.id is null")
+	}
+	return &c, nil
 }
 
 // locate finds out when events were recorded.

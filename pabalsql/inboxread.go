@@ -70,7 +70,11 @@ func (b inbox) counts(ctx context.Context, r *driver.InboxReading, only string) 
 
 // rows builds the one statement whose conditions vary.
 func (b inbox) rows(ctx context.Context, consumer string, f *driver.RowFilter) (found []driver.Row, err error) {
-	text, err := b.s.statement("rows")
+	name := "rows"
+	if f.Done && len(f.IDs) > 0 {
+		name = "all rows"
+	}
+	text, err := b.s.statement(name)
 	if err != nil {
 		return nil, err
 	}

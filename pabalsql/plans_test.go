@@ -26,6 +26,8 @@ var costly = []string{
 	"find+ e.recorded_at >= ? order by e.recorded_at, e.id limit ?",
 	"find+ e.topic = ? and e.recorded_at >= ? and (e.recorded_at, e.id) > (?, ?) order by e.recorded_at, e.id limit ?",
 	"find+ e.recorded_at <= ? and (e.recorded_at, e.id) < (?, ?) order by e.recorded_at desc, e.id desc limit ?",
+	"count found+ true and e.topic = ? and e.recorded_at >= ? and e.recorded_at < ?",
+	"all rows+ and i.id {list} order by i.source, i.topic, i.`key`, i.job, i.position, i.id limit ?",
 	"rows+ and i.state = ? order by i.source, i.topic, i.`key`, i.job, i.position, i.id limit ?",
 }
 
@@ -51,7 +53,7 @@ var loose = regexp.MustCompile(`^SCAN [abc]$`)
 var whole = regexp.MustCompile(`^SEARCH (pabal_inbox|i|pabal_cursor|c) USING (PRIMARY KEY|INDEX pabal_(inbox|cursor)_age) \(consumer=\?\)`)
 
 // sorted are those that sort what they find, which is bounded by their limit or by the number of topics or consumers.
-var sorted = []string{"topics", "find+ e.id", "due by id", "take due by id", "consumers", "overflowing"}
+var sorted = []string{"topics", "find+ e.id", "due by id", "take due by id", "consumers", "overflowing", "all rows+ and i.id"}
 
 func TestCostlyStatementsUseAnIndex(t *testing.T) {
 	db, s := openWatched(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -22,7 +23,14 @@ func (s *Store) Read(ctx context.Context, q driver.Query) (r driver.Reading, err
 		err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&version, &r.Source, &r.Generation) }, "meta")
 	}
 	if err == nil && q.Events != nil {
-		r.Events, err = s.find(ctx, q.Events, r.Now.Add(-q.Events.Late).UnixMicro())
+		r.Events, err = s.find(ctx, q.Events, r.Now)
+	}
+	if err == nil && q.Count != nil {
+		where, args := s.conditions(q.Count, r.Now)
+		var text string
+		if text, err = s.statement("count found"); err == nil {
+			err = s.scan(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&r.Count) }, text+" "+where, args...)
+		}
 	}
 	if err == nil && q.Jobs {
 		r.Jobs, err = s.jobs(ctx)
@@ -57,16 +65,41 @@ func (s *Store) readTopics(ctx context.Context, r *driver.Reading, q driver.Quer
 }
 
 // find builds the one statement whose conditions vary.
-func (s *Store) find(ctx context.Context, f *driver.EventFilter, lateBefore int64) (found []driver.Found, err error) {
+func (s *Store) find(ctx context.Context, f *driver.EventFilter, now time.Time) (found []driver.Found, err error) {
 	name := "find"
-	if f.State != driver.AnyState {
+	if f.State != driver.AnyState && f.State != driver.ConfirmedOnly {
 		name = "find pending"
 	}
 	text, err := s.statement(name)
 	if err != nil {
 		return nil, err
 	}
-	where, args := []string{"true"}, []any{}
+	where, args := s.conditions(f, now)
+	order := " order by e.recorded_at, e.id limit ?"
+	if f.Descending {
+		order = " order by e.recorded_at desc, e.id desc limit ?"
+	}
+	if !f.After.IsZero() {
+		sign := ">"
+		if f.Descending {
+			sign = "<"
+		}
+		at := f.After.RecordedAt.UnixMicro()
+		where += " and e.recorded_at " + sign + "= ?" // what a comparison of rows says too, but not to every optimizer
+		where += " and (e.recorded_at, e.id) " + sign + " (?, ?)"
+		args = append(args, at, at, f.After.ID[:])
+	}
+	err = s.scan(ctx, nil, func(r *sql.Rows) error {
+		one, err := scanFound(r)
+		found = append(found, one)
+		return err
+	}, text+" "+where+order, append(args, f.Limit)...)
+	return found, err
+}
+
+// conditions are those of a filter.
+func (s *Store) conditions(f *driver.EventFilter, now time.Time) (text string, args []any) {
+	where := []string{"true"}
 	and := func(condition string, values ...any) {
 		where = append(where, condition)
 		args = append(args, values...)
@@ -76,6 +109,9 @@ func (s *Store) find(ctx context.Context, f *driver.EventFilter, lateBefore int6
 	}
 	if f.Topic != "" {
 		and("e.topic = ?", f.Topic)
+	}
+	if f.Type != "" {
+		and("e.type = ?", f.Type)
 	}
 	if f.Key != "" {
 		and("e.`key` = ?", f.Key)
@@ -88,29 +124,15 @@ func (s *Store) find(ctx context.Context, f *driver.EventFilter, lateBefore int6
 	}
 	switch f.State {
 	case driver.ParkedOnly:
-		and("p.due_at is null")
+		and("p.id is not null and p.due_at is null")
 	case driver.LateOnly:
-		and("p.due_at is not null and p.recorded_at < ?", lateBefore)
+		and("p.due_at is not null and p.recorded_at < ?", now.Add(-f.Late).UnixMicro())
+	case driver.Unconfirmed:
+		and("p.id is not null")
+	case driver.ConfirmedOnly:
+		and("p.id is null")
 	}
-	order := " order by e.recorded_at, e.id limit ?"
-	if f.Descending {
-		order = " order by e.recorded_at desc, e.id desc limit ?"
-	}
-	if !f.After.IsZero() {
-		sign := ">"
-		if f.Descending {
-			sign = "<"
-		}
-		at := f.After.RecordedAt.UnixMicro()
-		and("e.recorded_at "+sign+"= ?", at) // what a comparison of rows says too, but not to every optimizer
-		and("(e.recorded_at, e.id) "+sign+" (?, ?)", at, f.After.ID[:])
-	}
-	err = s.scan(ctx, nil, func(r *sql.Rows) error {
-		one, err := scanFound(r)
-		found = append(found, one)
-		return err
-	}, text+" "+strings.Join(where, " and ")+order, append(args, f.Limit)...)
-	return found, err
+	return strings.Join(where, " and "), args
 }
 
 func scanFound(rows *sql.Rows) (f driver.Found, err error) {

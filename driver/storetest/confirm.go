@@ -48,7 +48,7 @@ func confirmCases[X any]() []testCase[X] {
 			}
 		},
 	}, {
-		"Read/events", "Read: events are ordered by (RecordedAt, ID), narrowed by the filter, and resumed after a reference, in either direction.",
+		"Read/events", "Read: events are ordered by (RecordedAt, ID), narrowed by the filter, and resumed after a reference, in either direction; Count counts all that the filter selects.",
 		func(s *suite[X]) {
 			var all []driver.Event
 			for _, key := range []string{"a", "b", "a", "", "a"} {
@@ -79,6 +79,20 @@ func confirmCases[X any]() []testCase[X] {
 			expect("parked", driver.EventFilter{State: driver.ParkedOnly}, 1)
 			expect("late", driver.EventFilter{State: driver.LateOnly, Limit: 1}, 2)
 			expect("not late yet", driver.EventFilter{State: driver.LateOnly, Late: time.Hour})
+			expect("confirmed", driver.EventFilter{State: driver.ConfirmedOnly}, 0)
+			expect("type", driver.EventFilter{Type: all[0].Type, Key: "a"}, 0, 2, 4)
+			expect("another type", driver.EventFilter{Type: "refunded"})
+			count := func(want int, f driver.EventFilter) {
+				r, err := s.s.Read(s.ctx, driver.Query{Count: &f})
+				s.ok(err)
+				s.check(r.Count == want && len(r.Events) == 0, "of %+v there are %d, want %d", f, r.Count, want)
+			}
+			count(5, driver.EventFilter{Topic: "paid", Limit: 1, After: all[1].Ref()})
+			count(3, driver.EventFilter{Topic: "paid", Key: "a", Type: all[0].Type})
+			count(1, driver.EventFilter{State: driver.ParkedOnly})
+			count(1, driver.EventFilter{State: driver.ConfirmedOnly})
+			count(2, driver.EventFilter{IDs: []uuid.UUID{all[0].ID, all[3].ID, uuid.New()}})
+			count(0, driver.EventFilter{IDs: []uuid.UUID{uuid.New()}})
 			expect("time", driver.EventFilter{From: all[1].RecordedAt, To: all[3].RecordedAt.Add(time.Microsecond), Key: "a"}, 2)
 		},
 	}}

@@ -281,7 +281,7 @@ func (s *side[X]) topics(ctx context.Context) string {
 }
 
 func (s *side[X]) events(ctx context.Context, o operation) string {
-	f := driver.EventFilter{State: driver.EventState(o.n % 4), Limit: 1 + o.n%40, Descending: o.flag, Late: -time.Hour}
+	f := driver.EventFilter{State: driver.EventState(o.n % 5), Limit: 1 + o.n%40, Descending: o.flag, Late: -time.Hour}
 	switch o.n / 4 % 4 {
 	case 0:
 		f.Topic = o.topic
@@ -289,10 +289,12 @@ func (s *side[X]) events(ctx context.Context, o operation) string {
 		f.Topic, f.Key = o.topic, o.key
 	case 2:
 		f.IDs = o.ids
+	case 3:
+		f.Type = o.topic
 	}
-	r, err := s.s.Read(ctx, driver.Query{Events: &f})
+	r, err := s.s.Read(ctx, driver.Query{Events: &f, Count: &f})
 	var b strings.Builder
-	b.WriteString(said(err))
+	_, _ = fmt.Fprint(&b, said(err), r.Count)
 	for i := range r.Events {
 		_, _ = fmt.Fprintf(&b, " %s %s", eventText(&r.Events[i].Event), pendingText(r.Events[i].Pending))
 	}

@@ -300,6 +300,12 @@ func saveCases[X any]() []testCase[X] {
 			expect("parked", driver.RowFilter{State: driver.Parked}, c)
 			expect("key", driver.RowFilter{Source: "order", Topic: "paid", Key: "a"}, b, a)
 			expect("ids", driver.RowFilter{IDs: []uuid.UUID{a.ID}}, a)
+			done := arrival(3, "a")
+			done.Body = nil
+			s.save([]driver.Row{done})
+			expect("without what is done", driver.RowFilter{IDs: []uuid.UUID{done.ID, a.ID}}, a)
+			expect("with what is done", driver.RowFilter{IDs: []uuid.UUID{done.ID, a.ID}, Done: true}, done, a)
+			expect("done counts with ids only", driver.RowFilter{Done: true}, b, a, c)
 		},
 	}}
 }

@@ -260,7 +260,11 @@ func (d *Database) countsOf(consumer string) driver.ConsumerCounts {
 }
 
 func (d *Database) readRows(consumer string, f *driver.RowFilter) (rows []driver.Row) {
-	for _, row := range d.kept[consumer] {
+	list := d.kept[consumer]
+	if f.Done && len(f.IDs) > 0 {
+		list = selectRows[*driver.Row](d, tableInbox, consumer)
+	}
+	for _, row := range list {
 		switch {
 		case len(f.IDs) > 0 && !slices.Contains(f.IDs, row.ID),
 			f.State != driver.Done && f.State != row.State,

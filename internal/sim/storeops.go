@@ -318,6 +318,11 @@ func (s *Store) Read(ctx context.Context, q driver.Query) (r driver.Reading, err
 		if q.Events != nil {
 			r.Events = s.d.readEvents(q.Events, r.Now)
 		}
+		if q.Count != nil {
+			every := *q.Count
+			every.After, every.Limit = driver.Ref{}, len(s.d.events)
+			r.Count = len(s.d.readEvents(&every, r.Now))
+		}
 		if q.Jobs {
 			r.Jobs = s.d.readJobs()
 		}
@@ -388,7 +393,7 @@ func (d *Database) readEvents(f *driver.EventFilter, now time.Time) (found []dri
 func matches(f *driver.EventFilter, e *eventRow, p *driver.Pending, now time.Time) bool {
 	switch {
 	case len(f.IDs) > 0 && !slices.Contains(f.IDs, e.ID),
-		f.Topic != "" && f.Topic != e.Topic, f.Key != "" && f.Key != e.Key,
+		f.Topic != "" && f.Topic != e.Topic, f.Type != "" && f.Type != e.Type, f.Key != "" && f.Key != e.Key,
 		!f.From.IsZero() && e.RecordedAt.Before(f.From), !f.To.IsZero() && !e.RecordedAt.Before(f.To):
 		return false
 	}
@@ -399,6 +404,8 @@ func matches(f *driver.EventFilter, e *eventRow, p *driver.Pending, now time.Tim
 		return p != nil && p.Parked()
 	case driver.LateOnly:
 		return p != nil && !p.Parked() && e.RecordedAt.Before(now.Add(-f.Late))
+	case driver.ConfirmedOnly:
+		return p == nil
 	default:
 		return true
 	}

@@ -100,6 +100,9 @@ straight_join {p}inbox i force index (primary) on i.consumer = me.consumer and i
 where i.state <> 0 order by i.id for update skip locked;
 
 -- The beginning of the one statement whose conditions vary.
+-- name: all rows
+select {row} from {p}inbox i where i.consumer = ?
+
 -- name: rows
 select {row} from {p}inbox i where i.consumer = ? and i.state in (1, 2)
 

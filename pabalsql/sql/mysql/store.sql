@@ -146,6 +146,9 @@ select {event}, {pending} from {p}event e left join {p}pending p force index (pr
 -- name: find pending
 select {event}, {pending} from {p}pending p straight_join {p}event e force index (primary) on e.id = p.id where
 
+-- name: count found
+select count(*) from {p}event e left join {p}pending p force index (primary) on p.id = e.id where
+
 -- name: in list
 in (select unhex(j.id) from {ids})
 

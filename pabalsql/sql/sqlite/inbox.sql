@@ -78,6 +78,9 @@ select {row} from {p}inbox i where i.consumer = ? and i.id in (select unhex(valu
 order by i.id;
 
 -- The beginning of the one statement whose conditions vary.
+-- name: all rows
+select {row} from {p}inbox i where i.consumer = ?
+
 -- name: rows
 select {row} from {p}inbox i where i.consumer = ? and i.state <> 0
 

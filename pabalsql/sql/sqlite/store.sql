@@ -116,6 +116,9 @@ select {event}, {pending} from {p}event e left join {p}pending p on p.id = e.id 
 -- name: find pending
 select {event}, {pending} from {p}pending p cross join {p}event e on e.id = p.id where
 
+-- name: count found
+select count(*) from {p}event e left join {p}pending p on p.id = e.id where
+
 -- name: in list
 in (select unhex(value) from json_each(?))
 
