@@ -16,13 +16,7 @@ import (
 // What an operator asks and orders: the command line and the dashboard call these, and nothing else. Orders are written
 // into the database, where the clients that run find them.
 
-const (
-	statusList  = 20               // events or rows of a kind that status lists
-	statusRead  = 200              // rows of an inbox that it looks at
-	lateAfter   = time.Minute      // unconfirmed for longer
-	heldShown   = 30 * time.Second // held for longer
-	operateTime = 30 * time.Second
-)
+const operateTime = 30 * time.Second
 
 // received is the half of a driver.Inbox that needs no transaction handle.
 type received interface {
@@ -51,159 +45,6 @@ func Operate[X any](ctx context.Context, store driver.Store[X]) (*Operator, erro
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return &Operator{w: w, store: store, inbox: store.Inbox()}, nil
-}
-
-// Status is a store's health on one page. Counts stop at 10,000, lists at 20.
-type Status struct {
-	Now         time.Time               `json:"now"`
-	Source      string                  `json:"source"`
-	Healthy     bool                    `json:"healthy"` // no troubles
-	Troubles    []Trouble               `json:"troubles"`
-	Topics      []driver.Topic          `json:"topics"`
-	Consumers   []driver.ConsumerCounts `json:"consumers"`
-	Jobs        []driver.Job            `json:"jobs"`
-	Unconfirmed []driver.Found          `json:"unconfirmed"` // parked, and late ones
-	Inbox       []driver.Row            `json:"inbox"`       // parked, and held for longer than 30 s
-	Overflowing []driver.Cursor         `json:"overflowing"`
-}
-
-// Trouble is something that an operator should know, with the command that mends it.
-type Trouble struct {
-	What    string    `json:"what"`
-	Since   time.Time `json:"since"`
-	Command string    `json:"command"`
-}
-
-// Status reads the health of the store and of its consumers.
-func (o *Operator) Status(ctx context.Context) (*Status, error) {
-	ctx, cancel := o.w.Deadline(ctx, operateTime)
-	defer cancel()
-	r, err := o.store.Read(ctx, driver.Query{Topics: true, Counts: true, Jobs: true,
-		Events: &driver.EventFilter{State: driver.ParkedOnly, Limit: statusList}})
-	if err != nil {
-		return nil, fmt.Errorf("read store: %w", err)
-	}
-	late, err := o.store.Read(ctx, driver.Query{
-		Events: &driver.EventFilter{State: driver.LateOnly, Late: lateAfter, Limit: statusList}})
-	if err != nil {
-		return nil, fmt.Errorf("read late events: %w", err)
-	}
-	parked, err := o.inbox.Read(ctx, driver.InboxQuery{Consumers: true, Overflowing: true})
-	if err != nil {
-		return nil, fmt.Errorf("read inbox: %w", err)
-	}
-	s := &Status{
-		Now: r.Now, Source: r.Source, Topics: r.Topics, Jobs: r.Jobs, Consumers: parked.Consumers,
-		Unconfirmed: append(r.Events, late.Events...), Overflowing: parked.Cursors,
-	}
-	for _, f := range s.Unconfirmed {
-		s.Troubles = append(s.Troubles, eventTrouble(f))
-	}
-	for _, c := range parked.Consumers {
-		if err := o.statusOf(ctx, s, c); err != nil {
-			return nil, err
-		}
-	}
-	s.Healthy = len(s.Troubles) == 0
-	return s, nil
-}
-
-func (o *Operator) statusOf(ctx context.Context, s *Status, c driver.ConsumerCounts) error {
-	kept := map[uuid.UUID]bool{} // here, whatever their successors wait for
-	for _, state := range []driver.RowState{driver.Parked, driver.Held} {
-		if state == driver.Held && (c.Held == 0 || s.Now.Sub(c.OldestHeld) < heldShown) {
-			continue
-		}
-		r, err := o.inbox.Read(ctx, driver.InboxQuery{Consumer: c.Consumer, Rows: &driver.RowFilter{State: state, Limit: statusRead}})
-		if err != nil {
-			return fmt.Errorf("read inbox of %s: %w", c.Consumer, err)
-		}
-		s.list(c, state, r, kept)
-	}
-	return o.statusOfOverflowing(ctx, s, c.Consumer)
-}
-
-// list adds the rows of one state that an operator should know. A row behind another one that is kept is no trouble of its
-// own: it goes on with that one.
-func (s *Status) list(c driver.ConsumerCounts, state driver.RowState, r driver.InboxReading, kept map[uuid.UUID]bool) {
-	listed := 0
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		behind := kept[row.Prev.ID] && row.Failures == 0 && state == driver.Held
-		kept[row.ID] = true
-		if state == driver.Held && r.Now.Sub(row.ReceivedAt) < heldShown || listed == statusList {
-			continue
-		}
-		listed++
-		s.Inbox = append(s.Inbox, *row)
-		if !behind {
-			s.Troubles = append(s.Troubles, rowTrouble(c.Consumer, row))
-		}
-	}
-	if state == driver.Held && listed == 0 { // the old ones are further down than was read
-		s.Troubles = append(s.Troubles, Trouble{
-			What:    fmt.Sprintf("%s: of %d events that are held one has been for long", c.Consumer, c.Held),
-			Since:   c.OldestHeld,
-			Command: "pabal status   # again, once fewer are held",
-		})
-	}
-}
-
-func (o *Operator) statusOfOverflowing(ctx context.Context, s *Status, consumer string) error {
-	r, err := o.inbox.Read(ctx, driver.InboxQuery{Consumer: consumer, Overflowing: true})
-	if err != nil {
-		return fmt.Errorf("read overflowing keys of %s: %w", consumer, err)
-	}
-	for _, c := range r.Cursors {
-		s.Troubles = append(s.Troubles, Trouble{
-			What:  fmt.Sprintf("%s: key %s of %s/%s overflows: not all of its events are kept", consumer, c.Key, c.Source, c.Topic),
-			Since: c.MovedAt,
-			Command: fmt.Sprintf("pabal redeliver --topic %s --key %q --from %s --to %s", c.Topic, c.Key,
-				c.Overflow.RecordedAt.Format(time.RFC3339Nano), consumer),
-		})
-	}
-	return nil
-}
-
-func eventTrouble(f driver.Found) Trouble {
-	e, p := &f.Event, f.Pending
-	if p.Parked() {
-		return Trouble{
-			What:    fmt.Sprintf("event %s (%s) is parked: %s", e.ID, e.Type, p.LastError),
-			Since:   e.RecordedAt,
-			Command: fmt.Sprintf("pabal retry %s   # or: pabal skip %s", e.ID, e.ID),
-		}
-	}
-	what := "has not been accepted by the broker"
-	if !p.AcceptedAt.IsZero() {
-		what = "was accepted by the broker and has not come back"
-	}
-	if p.LastError != "" {
-		what += ": " + p.LastError
-	}
-	return Trouble{
-		What: fmt.Sprintf("event %s (%s) is late: it %s", e.ID, e.Type, what), Since: e.RecordedAt,
-		Command: "pabal relay   # if none runs; else look at the broker, topic " + e.Topic,
-	}
-}
-
-func rowTrouble(consumer string, row *driver.Row) Trouble {
-	t := Trouble{Since: row.ReceivedAt}
-	name := fmt.Sprintf("%s: event %s (%s, key %q)", consumer, row.ID, row.Type, row.Key)
-	switch {
-	case row.State == driver.Parked:
-		t.What = fmt.Sprintf("%s is parked: %s %s", name, row.Reason, row.LastError)
-		t.Command = fmt.Sprintf("pabal retry --consumer %s %s   # or: pabal skip …", consumer, row.ID)
-	case row.Failures > 0:
-		t.What = fmt.Sprintf("%s failed %d times, next try at %s: %s", name, row.Failures,
-			row.NextAt.Format(time.RFC3339), row.LastError)
-		t.Command = fmt.Sprintf("pabal retry --consumer %s %s", consumer, row.ID)
-	default:
-		t.What = fmt.Sprintf("%s is held: its predecessor %s is missing", name, row.Prev.ID)
-		t.Command = fmt.Sprintf("pabal redeliver --id %s --to %s   # in the store of %s; or go on without it: pabal retry --consumer %s %s",
-			row.Prev.ID, consumer, row.Source, consumer, row.ID)
-	}
-	return t
 }
 
 // Events lists recorded events, in the order (RecordedAt, ID).
@@ -341,24 +182,58 @@ type Redelivery struct {
 	Consumer string      `json:"consumer,omitempty"` // straight to its queue; empty: through the topic, to all
 	Again    bool        `json:"again,omitempty"`    // consumers that had them handle them again
 	Rate     int         `json:"rate,omitempty"`     // events per second, 1 to 10,000, default 100
+	Why      string      `json:"why,omitempty"`      // for the record, at most 500 bytes
 	By       string      `json:"-"`                  // who asks, for the record
 }
 
-// Redeliver orders a redelivery; a running client of the source carries it out, and goes on where it was after a crash. It
-// returns the job's id, which [Status] lists.
-func (o *Operator) Redeliver(ctx context.Context, r Redelivery) (uuid.UUID, error) {
+func (r *Redelivery) check() error {
 	orDefault(&r.Rate, 100)
-	if r.Topic == "" && len(r.IDs) == 0 {
-		return noJob, errors.New("redelivery: name a topic or ids")
+	switch {
+	case r.Topic == "" && len(r.IDs) == 0:
+		return errors.New("redelivery: name a topic or ids")
+	case r.Key != "" && r.Topic == "":
+		return errors.New("redelivery: a key needs its topic")
 	}
-	if r.Key != "" && r.Topic == "" {
-		return noJob, errors.New("redelivery: a key needs its topic")
+	err := errors.Join(between("Rate", r.Rate, 1, 10_000), between("IDs", len(r.IDs), 0, maxRecord), between("Why, in bytes,", len(r.Why), 0, 500))
+	if err != nil {
+		return fmt.Errorf("redelivery: %w", err)
 	}
-	if err := errors.Join(between("Rate", r.Rate, 1, 10_000), between("IDs", len(r.IDs), 0, maxRecord)); err != nil {
-		return noJob, fmt.Errorf("redelivery: %w", err)
+	return nil
+}
+
+// Matching says how many events a redelivery would send, and shows the first of them, at most sample (1 to 1,000). The
+// count reads every event that may match.
+func (o *Operator) Matching(ctx context.Context, r Redelivery, sample int) (int, []driver.Found, error) {
+	if err := r.check(); err != nil {
+		return 0, nil, err
 	}
 	ctx, cancel := o.w.Deadline(ctx, operateTime)
 	defer cancel()
+	count, page := r.filter(), r.filter()
+	page.Limit = sample
+	reading, err := o.store.Read(ctx, driver.Query{Events: &page, Count: &count})
+	if err != nil {
+		return 0, nil, fmt.Errorf("read store: %w", err)
+	}
+	return reading.Count, reading.Events, nil
+}
+
+// Redeliver orders a redelivery; a running client of the source carries it out, and goes on where it was after a crash. It
+// returns the job's id, which [Status] lists. A job without Until and IDs ends with what is recorded by now: it does not
+// run after those that are recorded while it goes on.
+func (o *Operator) Redeliver(ctx context.Context, r Redelivery) (uuid.UUID, error) {
+	if err := r.check(); err != nil {
+		return noJob, err
+	}
+	ctx, cancel := o.w.Deadline(ctx, operateTime)
+	defer cancel()
+	if r.Until.IsZero() && len(r.IDs) == 0 {
+		reading, err := o.store.Read(ctx, driver.Query{})
+		if err != nil {
+			return noJob, fmt.Errorf("read store: %w", err)
+		}
+		r.Until = reading.Now.Add(time.Second) // events of one call have times of their own, a little ahead of the clock
+	}
 	job := driver.Job{ID: newID(o.w), By: r.By, Spec: r.encode()}
 	_, err := o.store.Tend(ctx, driver.Chore{Job: &job})
 	return job.ID, err

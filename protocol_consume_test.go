@@ -92,7 +92,7 @@ func TestHeldIsAcknowledgedAndShownAfterThirtySecondsWithTheCommand(t *testing.T
 	}
 	missing := read(t, b[0]).ID
 	if said := p.troubles(settlement); !strings.Contains(said, fmt.Sprintf("is held: its predecessor %s is missing", missing)) ||
-		!strings.Contains(said, fmt.Sprintf("pabal redeliver --id %s --to settlement", missing)) {
+		!strings.Contains(said, fmt.Sprintf("pabal events redeliver --id %s --to settlement", missing)) {
 		t.Errorf("P6: status says %s", said)
 	}
 	_, err := p.order.Redeliver(t.Context(), pabal.Redelivery{IDs: []uuid.UUID{missing}, Consumer: "settlement"})

@@ -62,7 +62,7 @@ func TestFailedHandlerIsTriedAgainWithBackoffThenParkedAndItsKeyWaits(t *testing
 	if len(rows) != 2 || rows[0].State != driver.Parked || !strings.Contains(rows[0].LastError, errMood.Error()) {
 		t.Fatalf("kept %q", kept(rows))
 	}
-	if said := p.troubles(settlement); !strings.Contains(said, "pabal retry --consumer settlement "+rows[0].ID.String()) {
+	if said := p.troubles(settlement); !strings.Contains(said, "pabal inbox retry --consumer settlement "+rows[0].ID.String()) {
 		t.Errorf("P6: status says %s", said)
 	}
 	if n := p.Delivered("settlement"); n != 3 {

@@ -197,6 +197,32 @@ func TestRedeliverIsThrottled(t *testing.T) {
 	}
 }
 
+func TestRedeliveryEndsWithWhatWasRecordedWhenItWasOrdered(t *testing.T) {
+	p := newProtocol(t)
+	p.record(view(1), view(2), view(3))
+	p.Settle(time.Minute)
+	r := pabal.Redelivery{Topic: orderViewed.Topic(), Rate: 1, Why: "a look"}
+	n, sample, err := p.order.Matching(t.Context(), r, 2)
+	if n != 3 || len(sample) != 2 || err != nil {
+		t.Errorf("%d match, %d are shown, %v", n, len(sample), err)
+	}
+	if _, err := p.order.Redeliver(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	p.sent = nil
+	for range 60 { // faster than the job sends
+		p.Pass(2 * time.Second)
+		p.record(view(4), view(5), view(6))
+	}
+	job := p.status(p.order).Jobs[0]
+	if !job.Finished || job.Sent != 3 {
+		t.Errorf("sent %d, finished %v", job.Sent, job.Finished)
+	}
+	if !strings.Contains(string(job.Spec), `"why":"a look"`) {
+		t.Errorf("why is not on record: %s", job.Spec)
+	}
+}
+
 func TestAgainHandlesInOrderAndOncePerJob(t *testing.T) {
 	p := newProtocol(t)
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)

@@ -98,7 +98,7 @@ func TestNeverParksWithTheReasonAndTheRestGoesOn(t *testing.T) {
 		t.Errorf("the parked one was tried at %v", p.times("A2"))
 	}
 	if said := p.troubles(p.order); !strings.Contains(said, "is parked: refused by the broker") ||
-		!strings.Contains(said, "pabal retry "+parkedID) {
+		!strings.Contains(said, "pabal events retry "+parkedID) {
 		t.Errorf("P6: status says %q", said)
 	}
 	p.expectCount("publish never", 1)

@@ -23,6 +23,28 @@ func TestOnlyTheMissingPredecessorIsCalledMissing(t *testing.T) {
 	}
 }
 
+func TestEachHeldRowIsExplained(t *testing.T) {
+	p := newProtocol(t)
+	settlement := p.settlement(pabal.ConsumerOptions{Tries: 1}, p.fails(9))
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("B1", 9), pay("B1", 2))
+	p.deliver(b[1], b[2], b[3], b[4])
+	p.Pass(time.Minute)
+	var said []string
+	for _, trouble := range settlement.Explain("settlement", p.received(settlement)) {
+		said = append(said, trouble.What+" | "+trouble.Command)
+	}
+	for i, want := range []string{
+		fmt.Sprintf("its predecessor %s is missing | pabal events redeliver --id %[1]s --to settlement", read(t, b[0]).ID),
+		fmt.Sprintf("its predecessor %s is held here too | ", read(t, b[1]).ID),
+		fmt.Sprintf("is parked: failed failed: %v | pabal inbox retry --consumer settlement %s", errMood, read(t, b[3]).ID),
+		fmt.Sprintf("its predecessor %s is parked here too | ", read(t, b[3]).ID),
+	} {
+		if i >= len(said) || !strings.Contains(said[i], want) {
+			t.Errorf("row %d: %q, want %q", i, said, want)
+		}
+	}
+}
+
 func TestHeldLongIsShownBehindManyThatAreHeldJustNow(t *testing.T) {
 	p := newProtocol(t)
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
@@ -104,7 +126,7 @@ func TestOverflowIsShownAndItsCommandCompletesTheKey(t *testing.T) {
 	overflow := status.Overflowing[0].Overflow
 	from := overflow.RecordedAt.Format(time.RFC3339Nano)
 	if !strings.Contains(said, "overflows") ||
-		!strings.Contains(said, fmt.Sprintf("pabal redeliver --topic %s --key \"A1\" --from %s --to billing", OrderPaid.Topic(), from)) {
+		!strings.Contains(said, fmt.Sprintf("pabal events redeliver --topic %s --key \"A1\" --from %s --to billing", OrderPaid.Topic(), from)) {
 		t.Fatalf("P6: status says %s", said)
 	}
 	p.Settle(10 * time.Minute) // the first was accepted and forgotten: it comes by itself
