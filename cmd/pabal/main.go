@@ -24,18 +24,18 @@ const (
 )
 
 type commands struct {
-	Log string `help:"Least level of log lines: debug, info, warn or error." default:"${log}" enum:"debug,info,warn,error" env:"PABAL_LOG"`
+	Log  string `help:"Least level of log lines: debug, info, warn or error." default:"${log}" enum:"debug,info,warn,error" env:"PABAL_LOG"`
+	JSON bool   `name:"json" help:"Print JSON; log lines too."`
 
-	Shop      shopCommand      `cmd:"" help:"Run the reference system, whole or one role of it."`
-	Migrate   migrateCommand   `cmd:"" help:"Create or update Pabal's tables in a database."`
-	Relay     relayCommand     `cmd:"" help:"Republish, confirm and forget for a store, without an application in the process."`
-	Status    statusCommand    `cmd:"" help:"Tell whether a store is healthy, what is late, held or parked, and what mends it."`
-	Retry     retryCommand     `cmd:"" help:"Publish events again now; with --consumer, have it handle them again."`
-	Skip      skipCommand      `cmd:"" help:"Have events delivered as a skip; with --consumer, have it pass over them."`
-	Redeliver redeliverCommand `cmd:"" help:"Send recorded events once more."`
-	Restored  restoredCommand  `cmd:"" help:"Tell a store that its database lost commits (a restored backup, a failover)."`
-	Topology  topologyCommand  `cmd:"" help:"Plan, make, print and verify what a broker needs; bring dead letters back."`
-	Version   versionCommand   `cmd:"" help:"Print the version."`
+	Shop     shopCommand     `cmd:"" help:"Run the reference system, whole or one role of it."`
+	Migrate  migrateCommand  `cmd:"" help:"Create or update Pabal's tables in a database."`
+	Relay    relayCommand    `cmd:"" help:"Republish, confirm and forget for a store, without an application in the process."`
+	Status   statusCommand   `cmd:"" help:"Tell whether a store is healthy, what is late, held or parked, and what mends it."`
+	Events   eventsCommand   `cmd:"" help:"List, show, follow, retry, skip and redeliver what a store has recorded."`
+	Inbox    inboxCommand    `cmd:"" help:"List, retry and skip what consumers hold and have parked."`
+	Restored restoredCommand `cmd:"" help:"Tell a store that its database lost commits (a restored backup, a failover)."`
+	Topology topologyCommand `cmd:"" help:"Plan, make, print and verify what a broker needs; bring dead letters back."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
 // app is what commands share.
@@ -44,6 +44,7 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	log    *slog.Logger
+	json   bool
 }
 
 // exit is an error with an exit code; without text nothing more is printed.
@@ -85,8 +86,11 @@ func run(args []string) int {
 	}
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.Log)) // kong has checked it
-	a := &app{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr,
-		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
+	var lines slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	if c.JSON {
+		lines = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	}
+	a := &app{ctx: ctx, stdout: os.Stdout, stderr: os.Stderr, json: c.JSON, log: slog.New(lines)}
 	err = k.Run(a)
 	var e *exit
 	switch {
@@ -110,6 +114,5 @@ func (versionCommand) Run(a *app) error {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		version = info.Main.Version
 	}
-	_, err := fmt.Fprintln(a.stdout, "pabal", version)
-	return err
+	return a.said(map[string]string{"version": version}, "pabal %s", version)
 }

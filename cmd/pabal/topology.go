@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/pabal-go/pabal/driver"
@@ -104,15 +104,21 @@ func (c *planCommand) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		for _, change := range changes {
-			_, _ = fmt.Fprintln(a.stdout, change)
+		err = a.answer(emptyNotNil(changes), func(w io.Writer) { printChanges(w, "", changes) })
+		if err == nil && len(changes) > 0 {
+			err = &exit{code: exitUnhealthy}
 		}
-		if len(changes) > 0 {
-			return &exit{code: exitUnhealthy}
-		}
-		_, err = fmt.Fprintln(a.stdout, "nothing to do: the broker has all that is needed")
 		return err
 	})
+}
+
+func printChanges(w io.Writer, done string, changes []string) {
+	for _, change := range changes {
+		row(w, done+change)
+	}
+	if len(changes) == 0 {
+		row(w, "nothing to do: the broker has all that is needed")
+	}
 }
 
 func plan(a *app, b driver.Broker, t driver.Topology) (changes []string, err error) {
@@ -142,13 +148,7 @@ func (c *applyCommand) Run(a *app) error {
 		if err := b.Check(a.ctx, t, true); err != nil {
 			return err
 		}
-		for _, change := range changes {
-			_, _ = fmt.Fprintln(a.stdout, "done:", change)
-		}
-		if len(changes) == 0 {
-			_, err = fmt.Fprintln(a.stdout, "nothing to do: the broker has all that is needed")
-		}
-		return err
+		return a.answer(emptyNotNil(changes), func(w io.Writer) { printChanges(w, "done: ", changes) })
 	})
 }
 
@@ -163,9 +163,7 @@ func (c *printCommand) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		e := json.NewEncoder(a.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(t)
+		return printJSON(a.stdout, t)
 	}
 	return c.surveyed(a, "print but json", func(s driver.Surveyor, t driver.Topology) error {
 		if !slices.Contains(s.Formats(), c.Format) {
@@ -178,7 +176,6 @@ func (c *printCommand) Run(a *app) error {
 type verifyCommand struct {
 	topologyFlags
 	Patience time.Duration `help:"How long to wait for the canaries." default:"30s"`
-	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
 func (c *verifyCommand) Run(a *app) error {
@@ -190,19 +187,14 @@ func (c *verifyCommand) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			if found == nil {
-				found = []driver.Finding{}
-			}
-			err = json.NewEncoder(a.stdout).Encode(found)
-		} else {
+		err = a.answer(emptyNotNil(found), func(w io.Writer) {
 			for _, f := range found {
-				_, _ = fmt.Fprintf(a.stdout, "wrong: %s\n  mend: %s\n", f.What, f.Mend)
+				_, _ = fmt.Fprintf(w, "wrong: %s\n  mend: %s\n", f.What, f.Mend)
 			}
 			if len(found) == 0 {
-				_, err = fmt.Fprintln(a.stdout, "verified: a canary came through every subscription")
+				_, _ = fmt.Fprintln(w, "verified: a canary came through every subscription")
 			}
-		}
+		})
 		if err == nil && len(found) > 0 {
 			err = &exit{code: exitUnhealthy}
 		}
@@ -212,7 +204,6 @@ func (c *verifyCommand) Run(a *app) error {
 
 type deadCommand struct {
 	topologyFlags
-	JSON bool `name:"json" help:"Print JSON."`
 }
 
 func (c *deadCommand) Run(a *app) error {
@@ -221,14 +212,7 @@ func (c *deadCommand) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			if dead == nil {
-				dead = []driver.DeadLetter{}
-			}
-			err = json.NewEncoder(a.stdout).Encode(dead)
-		} else {
-			err = printDead(a, dead)
-		}
+		err = a.answer(emptyNotNil(dead), func(w io.Writer) { printDead(w, dead) })
 		if err == nil && len(dead) > 0 {
 			err = &exit{code: exitUnhealthy}
 		}
@@ -236,17 +220,15 @@ func (c *deadCommand) Run(a *app) error {
 	})
 }
 
-func printDead(a *app, dead []driver.DeadLetter) error {
+func printDead(w io.Writer, dead []driver.DeadLetter) {
 	if len(dead) == 0 {
-		_, err := fmt.Fprintln(a.stdout, "no dead letters")
-		return err
+		row(w, "no dead letters")
+		return
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "QUEUE\tDEAD LETTERS\tMENDED BY")
+	row(w, "QUEUE", "DEAD LETTERS", "MENDED BY")
 	for _, d := range dead {
-		_, _ = fmt.Fprintf(w, "%s\t%d\tpabal topology revive --queue %s\n", d.Queue, d.Messages, d.Queue)
+		row(w, d.Queue, d.Messages, "pabal topology revive --queue "+d.Queue)
 	}
-	return w.Flush()
 }
 
 type reviveCommand struct {
@@ -258,7 +240,7 @@ func (c *reviveCommand) Run(a *app) error {
 	return c.surveyed(a, "revive", func(s driver.Surveyor, _ driver.Topology) error {
 		n, err := s.Revive(a.ctx, c.Queue)
 		if err == nil {
-			_, err = fmt.Fprintf(a.stdout, "%d dead letters of queue %s come back\n", n, c.Queue)
+			err = a.said(driver.DeadLetter{Queue: c.Queue, Messages: n}, "%d dead letters of queue %s come back", n, c.Queue)
 		}
 		return err
 	})

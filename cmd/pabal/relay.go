@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pabal-go/pabal"
+)
+
+type relayCommand struct {
+	storeFlags
+	brokerFlags
+	Source string        `help:"The source whose events the store keeps; default: what is stored."`
+	Sweep  time.Duration `help:"How often the store is looked at." default:"1s"`
+}
+
+func (c *relayCommand) Run(a *app) error {
+	if c.Broker == "" {
+		return usage("--broker is missing: give %s", brokerForms())
+	}
+	d, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if c.Source == "" {
+		o, err := pabal.Operate(a.ctx, d.store)
+		if err != nil {
+			return err
+		}
+		s, err := o.Status(a.ctx)
+		if err != nil {
+			return err
+		}
+		if c.Source = s.Source; c.Source == "" {
+			return usage("--source is missing: the store has none yet")
+		}
+	}
+	broker, err := openBroker(a, c.Broker)
+	if err != nil {
+		return err
+	}
+	defer broker.Close() //nolint:errcheck // what is left comes again
+	client, err := pabal.New(a.ctx, d.store, broker, c.Source,
+		&pabal.Options{Logger: a.log, FixedTopology: c.Fixed, Sweep: c.Sweep})
+	if err != nil {
+		return err
+	}
+	if _, err = fmt.Fprintf(a.stdout, "relaying the events of %s\n", c.Source); err != nil {
+		return err
+	}
+	return client.Run(a.ctx)
+}
