@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -59,6 +61,39 @@ func (s *PostgresServer) Database(name string) string {
 	}
 	u.Path = "/" + name
 	return u.String()
+}
+
+// Kill ends the server and all that it started at once. Each of its backends is in a session of its own, goes on for a moment
+// without the postmaster, and would keep the next one from starting.
+func (s *PostgresServer) Kill() {
+	s.t.Helper()
+	if s.PID() == 0 {
+		return
+	}
+	s.Stop() // it starts no more
+	for _, pid := range children(s.PID()) {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+	}
+	s.Process.Kill()
+}
+
+// children are the processes that one has started, and that have not ended.
+func children(parent int) (pids []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		after := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // the state, then the parent
+		if len(after) < 2 || after[1] != strconv.Itoa(parent) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // answersPostgres is ready when the server refuses a connection for any reason but that it is starting. It speaks just

@@ -122,6 +122,14 @@ func (p *Process) attributes() *syscall.SysProcAttr {
 	return a
 }
 
+// Answers waits until the server, which has not been killed, answers.
+func (p *Process) Answers() {
+	p.t.Helper()
+	if err := p.wait(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 func (p *Process) wait() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()

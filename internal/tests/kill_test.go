@@ -86,13 +86,38 @@ type process struct {
 	t                    *testing.T
 	binary, dir, address string
 	role                 string            // "": all of them
+	line                 []string          // its command line, if it is not the shop's; it is open when it says something
 	elsewhere            map[string]string // addresses of roles that other processes have, by the first part of their paths
 	db                   string            // of the roles; "": files in dir
 	broker               string            // "": an embedded one in dir
 	env                  []string
 	heard                *heard
 	child                *exec.Cmd
-	said                 bytes.Buffer // of the child that runs now
+	said                 speech // of the child that runs now
+}
+
+// speech is what a child has said so far.
+type speech struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *speech) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *speech) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+func (s *speech) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Reset()
 }
 
 // shop is a command line.
@@ -114,7 +139,11 @@ func (p *process) shop(args ...string) []string {
 func (p *process) launch() {
 	p.t.Helper()
 	p.said.Reset()
-	child := exec.Command(p.binary, p.shop("--listen", p.address)...)
+	line := p.line
+	if line == nil {
+		line = p.shop("--listen", p.address)
+	}
+	child := exec.Command(p.binary, line...)
 	child.Stdout, child.Stderr = &p.said, &p.said
 	child.Env = append(os.Environ(), p.env...)
 	if err := child.Start(); err != nil {
@@ -132,20 +161,38 @@ func (p *process) launch() {
 // start starts a child and waits until it is open.
 func (p *process) start() {
 	p.t.Helper()
-	began := time.Now()
 	p.launch()
-	client := http.Client{Timeout: time.Second}
+	p.opens(30 * time.Second)
+}
+
+// opens waits until the child that was launched is open.
+func (p *process) opens(within time.Duration) {
+	p.t.Helper()
+	began := time.Now()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := began.Add(30 * time.Second); time.Now().Before(deadline); <-ticker.C {
-		if answer, err := client.Get(p.url("/orders?limit=1")); err == nil {
-			_ = answer.Body.Close() // only its being there counts
+	for time.Since(began) < within {
+		if p.isOpen() {
 			p.t.Logf("%s open after %v", cmp.Or(p.role, "all"), time.Since(began).Round(time.Millisecond))
 			return
 		}
+		<-ticker.C
 	}
 	p.kill()
-	p.t.Fatalf("%s not open after 30 s; it said:\n%s", p.role, &p.said)
+	p.t.Fatalf("%s not open after %v; it said:\n%s", p.role, within, &p.said)
+}
+
+func (p *process) isOpen() bool {
+	if p.line != nil {
+		return p.said.String() != ""
+	}
+	client := http.Client{Timeout: time.Second}
+	answer, err := client.Get(p.url("/orders?limit=1"))
+	if err != nil {
+		return false
+	}
+	_ = answer.Body.Close() // only its being there counts
+	return true
 }
 
 func (p *process) url(path string) string {
@@ -290,6 +337,10 @@ func (p *process) check() string {
 	out, err := exec.CommandContext(p.t.Context(), p.binary, p.shop("--check")...).CombinedOutput()
 	found := reconciliation.FindSubmatch(out)
 	if err != nil || len(found) == 0 || !bytes.Contains(out, []byte("\nreconciled: nothing lost, nothing twice\n")) {
+		for _, role := range shop.Roles() {
+			said, _ := p.status(role)
+			p.t.Logf("%s: %s", role, said)
+		}
 		p.t.Fatalf("the books differ: %v\n%s", err, out)
 	}
 	p.t.Logf("%s", out)

@@ -1,0 +1,92 @@
+package tests
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pabal-go/pabal/internal/servers"
+	"github.com/pabal-go/pabal/shop"
+)
+
+// avenue is a street on PostgreSQL and NATS, both in processes of their own, with a relay.
+type avenue struct {
+	*street
+	postgres *servers.PostgresServer
+	nats     *servers.NATSServer
+}
+
+func openAvenue(t *testing.T, o *servers.NATSOptions, settings ...string) *avenue {
+	t.Helper()
+	if o == nil {
+		o = &servers.NATSOptions{}
+	}
+	o.SyncAlways = true // as NATS advises where nothing acknowledged may be lost
+	a := &avenue{postgres: servers.Postgres(t, append(settings, "fsync=on")...), nats: servers.NATS(t, o)}
+	for _, role := range shop.Roles() {
+		a.sql(t, "create database shop_"+role)
+	}
+	each := strings.Replace(a.postgres.Database("shop_role"), "/shop_role", "/shop_{role}", 1) // URL writes no braces
+	a.street = openStreet(t, stack{
+		db: each + "&application_name={role}", broker: a.nats.URL,
+		relay: a.postgres.Database("shop_order") + "&application_name=relay",
+	})
+	return a
+}
+
+// sql runs a statement as the server's administrator, and answers the texts of its first column.
+func (a *avenue) sql(t *testing.T, statement string) []string {
+	t.Helper()
+	return query(t, a.postgres.URL, statement)
+}
+
+func query(t *testing.T, url, statement string, args ...any) []string {
+	t.Helper()
+	db, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(t.Context()) //nolint:errcheck // the statement's error tells
+	rows, err := db.Query(t.Context(), statement, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	return texts
+}
+
+// TestKilledProcessesOnPostgresAndNATSLoseNothingAndDoubleNothing kills each role, the relay, the broker and the database.
+func TestKilledProcessesOnPostgresAndNATSLoseNothingAndDoubleNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills real processes")
+	}
+	a := openAvenue(t, nil)
+	a.start()
+	a.rounds(append(a.inhabitants(),
+		victim{"NATS", a.nats.Kill, a.nats.Start},
+		victim{"PostgreSQL", a.postgres.Kill, a.postgres.Start},
+		victim{"a backend of PostgreSQL", a.killBackend, a.postgres.Answers},
+	))
+}
+
+// killBackend kills one of the order service's: the server then ends all others, and recovers as after a crash.
+func (a *avenue) killBackend() {
+	a.t.Helper()
+	pids := a.sql(a.t, "select pid::text from pg_stat_activity where application_name = 'order' limit 1")
+	if len(pids) == 0 {
+		a.t.Fatal("the order service is not connected")
+	}
+	pid, err := strconv.Atoi(pids[0])
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
