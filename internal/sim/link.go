@@ -38,13 +38,16 @@ type simLink struct {
 	server string
 }
 
-func (l *simLink) OnDead(fn func()) func() {
+func (l *simLink) OnDead(fn func()) func() { return l.p.OnDead(fn) }
+
+// OnDead has fn called when the process has crashed. cancel forgets it.
+func (p *Process) OnDead(fn func()) (cancel func()) {
 	h := &hook{fn}
-	l.p.onDead = append(l.p.onDead, h)
+	p.onDead = append(p.onDead, h)
 	return func() {
-		for i, other := range l.p.onDead {
+		for i, other := range p.onDead {
 			if other == h {
-				l.p.onDead = append(l.p.onDead[:i], l.p.onDead[i+1:]...)
+				p.onDead = append(p.onDead[:i], p.onDead[i+1:]...)
 				return
 			}
 		}

@@ -6,10 +6,8 @@
 package sim
 
 import (
-	"container/heap"
 	"context"
 	"fmt"
-	"hash/fnv"
 	"iter"
 	"math/rand/v2"
 	"runtime"
@@ -29,7 +27,6 @@ type Sim struct {
 	now     world.Mono
 	chance  *rand.Rand
 	ready   []*task // may go on now
-	waiting []*task // wait with a context that may end
 	timers  timers
 	seq     uint64
 	current *task
@@ -49,7 +46,7 @@ type cutLink struct{ process, server string }
 // New makes a run. Nothing happens before Run.
 func New(seed uint64, f Faults) *Sim {
 	return &Sim{
-		Faults: f, chance: rand.New(rand.NewPCG(seed, 0x9a6a1)), hash: fnv.New64a().Sum64(),
+		Faults: f, chance: rand.New(rand.NewPCG(seed, 0x9a6a1)), hash: hashBasis,
 		down: map[string]world.Mono{}, cut: map[cutLink]world.Mono{},
 	}
 }
@@ -63,6 +60,7 @@ type Process struct {
 	skew    time.Duration // of its clock on the wall
 	stalled world.Mono    // until when
 	tasks   []*task
+	waiting []*task // of tasks: those that wait with a context that may end
 	onDead  []*hook
 }
 
@@ -110,7 +108,7 @@ func (p *Process) Stall(d time.Duration) {
 // task is a coroutine.
 type task struct {
 	p       *Process
-	name    string
+	mark    uint64 // of the names of process and task, for the hash of the run
 	next    func() (struct{}, bool)
 	stop    func()
 	yield   func(struct{}) bool
@@ -118,7 +116,7 @@ type task struct {
 	wait    int // number of the current wait; timers of earlier ones are void
 	waits   bool
 	ended   <-chan struct{} // closed when the context of the current wait ends
-	index   int             // in Sim.waiting, or -1
+	index   int             // in Process.waiting, or -1
 	flight  func()          // what a call has on its way to a server
 	timeout bool            // the wait ended by time or context
 }
@@ -133,7 +131,7 @@ func (s *Sim) spawn(p *Process, name string, parent *group, f func(world.World))
 	if p.dead {
 		return
 	}
-	t := &task{p: p, name: name, parent: parent, index: -1}
+	t := &task{p: p, mark: mixed(mixed(hashBasis, p.Name), name), parent: parent, index: -1}
 	if parent != nil {
 		parent.live++
 	}
@@ -184,8 +182,7 @@ func (s *Sim) step(t *task) {
 		return
 	}
 	s.steps++
-	s.mix(t.p.Name)
-	s.mix(t.name)
+	s.mixInt(t.mark)
 	s.mixInt(uint64(s.now))
 	s.current = t
 	_, more := t.next()
@@ -193,7 +190,7 @@ func (s *Sim) step(t *task) {
 	if !more && !t.p.dead {
 		s.gone(t)
 	}
-	s.wakeEnded()
+	s.wakeEnded(t.p)
 }
 
 // gone takes an ended task off its process and its parent.
@@ -225,9 +222,13 @@ func (s *Sim) forward(until world.Mono) bool {
 	}
 	s.now = max(s.now, s.timers[0].at)
 	for len(s.timers) > 0 && s.timers[0].at <= s.now {
-		heap.Pop(&s.timers).(*timer).fn()
+		switch due := s.timers.pop(); {
+		case due.fn != nil:
+			due.fn()
+		case due.t.wait == due.wait && due.t.waits:
+			s.wake(due.t, true)
+		}
 	}
-	s.wakeEnded()
 	return true
 }
 
@@ -308,16 +309,12 @@ func (s *Sim) block(ctx context.Context, d time.Duration) (timeout bool) {
 	t.wait++
 	t.waits, t.timeout = true, false
 	if d >= 0 {
-		n := t.wait
-		s.at(s.now.Add(d), func() {
-			if t.wait == n && t.waits {
-				s.wake(t, true)
-			}
-		})
+		s.seq++
+		s.timers.push(timer{at: s.now.Add(d), seq: s.seq, t: t, wait: t.wait})
 	}
 	if ctx != nil && ctx.Done() != nil {
-		t.ended, t.index = ctx.Done(), len(s.waiting)
-		s.waiting = append(s.waiting, t)
+		t.ended, t.index = ctx.Done(), len(t.p.waiting)
+		t.p.waiting = append(t.p.waiting, t)
 	}
 	return s.pause()
 }
@@ -335,19 +332,22 @@ func (s *Sim) wake(t *task, timeout bool) {
 func (s *Sim) unwait(t *task) {
 	t.waits, t.ended = false, nil
 	if i := t.index; i >= 0 {
-		last := s.waiting[len(s.waiting)-1]
-		s.waiting[i] = last
+		w := t.p.waiting
+		last := w[len(w)-1]
+		w[i] = last
 		last.index = i
-		s.waiting = s.waiting[:len(s.waiting)-1]
+		w[len(w)-1] = nil
+		t.p.waiting = w[:len(w)-1]
 		t.index = -1
 	}
 }
 
-// wakeEnded wakes the tasks whose context has ended. It looks at every one that waits with a context after every step, for
-// any code may end one; context.AfterFunc would tell, from a goroutine, hence at any time.
-func (s *Sim) wakeEnded() {
-	for i := 0; i < len(s.waiting); {
-		t := s.waiting[i]
+// wakeEnded wakes the tasks of a process whose context has ended. It looks, after every step of the process and at the end
+// of each of its deadlines, at every task that waits with a context, for any code of the process may end one;
+// context.AfterFunc would tell, from a goroutine, hence at any time. A context that another process ends is noticed then.
+func (s *Sim) wakeEnded(p *Process) {
+	for i := 0; i < len(p.waiting); {
+		t := p.waiting[i]
 		select {
 		case <-t.ended:
 			s.wake(t, true)
@@ -360,27 +360,5 @@ func (s *Sim) wakeEnded() {
 // at calls fn in the scheduler at a moment.
 func (s *Sim) at(at world.Mono, fn func()) {
 	s.seq++
-	heap.Push(&s.timers, &timer{at: at, seq: s.seq, fn: fn})
-}
-
-type timer struct {
-	at  world.Mono
-	seq uint64
-	fn  func()
-}
-
-type timers []*timer
-
-func (t timers) Len() int { return len(t) }
-func (t timers) Less(i, j int) bool {
-	return t[i].at < t[j].at || t[i].at == t[j].at && t[i].seq < t[j].seq
-}
-func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
-func (t *timers) Push(x any)   { *t = append(*t, x.(*timer)) }
-func (t *timers) Pop() any {
-	old := *t
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*t = old[:len(old)-1]
-	return last
+	s.timers.push(timer{at: at, seq: s.seq, fn: fn})
 }

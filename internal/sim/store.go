@@ -41,6 +41,7 @@ type Database struct {
 	batch  []change // of the commit under way
 	calm   bool
 	source string
+	spare  []writes // of transactions that are over, for others to use
 
 	events  []*eventRow // by (RecordedAt, ID)
 	pending map[string]*topicPending
@@ -169,6 +170,13 @@ type lock struct {
 	waiters []world.Signal
 }
 
+// writes is what a transaction wrote and has not committed.
+type writes struct {
+	overlay map[rowKey]any // nil before the first
+	journal []change       // of overlay, for savepoints
+	order   []rowKey       // of overlay, in order of first writing
+}
+
 // Tx is an open transaction on one connection.
 type Tx struct {
 	d       *Database
@@ -176,9 +184,7 @@ type Tx struct {
 	watched bool
 	watchMu sync.Mutex // the watch is told by a handler, and by who gives that handler up
 	watch   driver.CommitWatch
-	overlay map[rowKey]any
-	journal []change // of overlay, for savepoints
-	order   []rowKey // of overlay, in order of first writing
+	writes
 	locks   []rowKey
 	waits   rowKey // what it waits for
 	aborted bool   // lost a deadlock: everything was rolled back
@@ -220,6 +226,9 @@ func (t *Tx) get(key rowKey) any {
 func (t *Tx) put(key rowKey, value any) {
 	if value == nil {
 		value = removed{}
+	}
+	if t.overlay == nil {
+		t.writes = t.d.room()
 	}
 	old, ok := t.overlay[key]
 	if !ok {
@@ -275,9 +284,24 @@ func (t *Tx) release() {
 	t.locks, t.waits = nil, rowKey{}
 }
 
+// room is where a transaction's writes go: its map is what costs most of a small transaction's time.
+func (d *Database) room() writes {
+	if n := len(d.spare); n > 0 {
+		w := d.spare[n-1]
+		d.spare = d.spare[:n-1]
+		return w
+	}
+	return writes{overlay: map[rowKey]any{}}
+}
+
 // rollback throws everything away at the server.
 func (t *Tx) rollback() {
-	t.overlay, t.journal, t.order = map[rowKey]any{}, nil, nil
+	if w := t.writes; w.overlay != nil && len(w.order) <= 100 && len(t.d.spare) < 10 {
+		clear(w.overlay)
+		clear(w.journal)
+		t.d.spare = append(t.d.spare, writes{w.overlay, w.journal[:0], w.order[:0]})
+	}
+	t.writes = writes{}
 	t.release()
 }
 

@@ -35,7 +35,7 @@ func (s *Store) World() world.World { return s.w }
 
 // Begin opens a transaction.
 func (s *Store) Begin(ctx context.Context) (*Tx, error) {
-	t := &Tx{d: s.d, s: s, overlay: map[rowKey]any{}, watched: !s.unwatched}
+	t := &Tx{d: s.d, s: s, watched: !s.unwatched}
 	t.see(driver.SawBegin)
 	t.forget = s.link.OnDead(func() {
 		t.d.mu.Lock()

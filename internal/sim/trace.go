@@ -41,12 +41,21 @@ func (s *Sim) note(who, what string, detail func() string) {
 	_, _ = fmt.Fprintf(s.trace.w, "%10.3f s  %-16s %s\n", time.Duration(s.now).Seconds(), who, text)
 }
 
-func (s *Sim) mix(text string) {
+// FNV-1a.
+const (
+	hashBasis = 14695981039346656037
+	hashPrime = 1099511628211
+)
+
+func mixed(hash uint64, text string) uint64 {
 	for i := range len(text) {
-		s.hash = (s.hash ^ uint64(text[i])) * 1099511628211
+		hash = (hash ^ uint64(text[i])) * hashPrime
 	}
+	return hash
 }
 
-func (s *Sim) mixInt(n uint64) { s.hash = (s.hash ^ n) * 1099511628211 }
+func (s *Sim) mix(text string) { s.hash = mixed(s.hash, text) }
+
+func (s *Sim) mixInt(n uint64) { s.hash = (s.hash ^ n) * hashPrime }
 
 var _ world.World = (*simWorld)(nil)

@@ -54,6 +54,7 @@ func (w *simWorld) Deadline(ctx context.Context, d time.Duration) (context.Conte
 	w.s.at(w.s.now.Add(max(d, 0)), func() {
 		if !over {
 			cancel(context.DeadlineExceeded)
+			w.s.wakeEnded(w.p)
 		}
 	})
 	return deadline, func() {

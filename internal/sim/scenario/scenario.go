@@ -75,6 +75,7 @@ type run struct {
 
 	mu      sync.Mutex
 	failure error
+	broken  atomic.Bool // failure is set: asked after every step
 	orders  map[string]bool // order processes, by whether all their transactions are done
 }
 
@@ -129,7 +130,7 @@ func Run(c Config) Result {
 		r.start(name, r.program(name))
 	}
 	r.server.Go("weather", r.weather)
-	err := s.Run(c.Weather+c.Settle, func() bool { return r.failed() != nil || r.calm.Load() && s.Steps()%64 == 0 && r.settled() })
+	err := s.Run(c.Weather+c.Settle, func() bool { return r.broken.Load() || r.calm.Load() && s.Steps()%64 == 0 && r.settled() })
 	result := Result{Hash: s.Hash(), Steps: s.Steps(), Elapsed: s.Elapsed(), Published: r.broker.Accepted()}
 	r.conclude(&result, err)
 	return result
@@ -149,12 +150,10 @@ func (r *run) start(name string, main program) {
 	p := r.s.Process(name)
 	self := process{name, context.Background(), p.Link, p.Crash, r.logger(p)}
 	p.Go("main", func(w world.World) { main(self, w) })
+	dead := r.server.World().NewSignal()
+	p.OnDead(dead.Set)
 	r.server.Go("supervisor-"+name, func(w world.World) {
-		for p.Alive() {
-			if w.Sleep(context.Background(), time.Second) != nil {
-				return
-			}
-		}
+		dead.Wait(context.Background(), -1)
 		_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(20*time.Second)))
 		r.start(name, main)
 	})
@@ -353,6 +352,7 @@ func (r *run) fail(format string, args ...any) error {
 	defer r.mu.Unlock()
 	if r.failure == nil {
 		r.failure = err
+		r.broken.Store(true)
 	}
 	return err
 }

@@ -19,7 +19,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(400) // many short lives
+	debug.SetGCPercent(1600) // many short lives
 	os.Exit(func() int { flag.Parse(); return m.Run() }())
 }
 
