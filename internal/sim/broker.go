@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/world"
 )
@@ -43,7 +41,7 @@ type BrokerServer struct {
 	calm   bool
 	count  int // messages accepted on topics
 
-	onPublish func(uuid.UUID)
+	onPublish func(*driver.Message)
 }
 
 type seenDedup struct {
@@ -259,7 +257,7 @@ func (b *BrokerServer) store(to driver.Destination, queues []*queue, m *driver.M
 	if to.Topic != "" {
 		b.count++
 		if b.onPublish != nil {
-			b.onPublish(m.ID)
+			b.onPublish(m)
 		}
 	}
 	if b.o.Dedup > 0 && b.repeated(to.String()+" "+m.Dedup) {

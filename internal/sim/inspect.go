@@ -48,6 +48,54 @@ func (d *Database) PendingOf(id uuid.UUID) *driver.Pending {
 	return p
 }
 
+// OnPending has fn called for each change of a pending row: nil for what is not there. It may ask nothing of the database but
+// TopicOf and Clock.
+func (d *Database) OnPending(fn func(was, is *driver.Pending)) { d.onPending = fn }
+
+// OnDeadlock has fn called whenever transactions wait for each other in a circle.
+func (d *Database) OnDeadlock(fn func()) { d.onDeadlock = fn }
+
+// TopicOf is a topic's row. Only for what OnPending calls.
+func (d *Database) TopicOf(name string) driver.Topic { return d.topic(name) }
+
+// Clock is the database's.
+func (d *Database) Clock() time.Time { return d.now() }
+
+// RowOf returns an event's row in a consumer's inbox, nil without one.
+func (d *Database) RowOf(consumer string, k driver.CursorKey, id uuid.UUID) *driver.Row {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, _ := d.rows[rowKey{table: tableInbox, name: consumer, source: k.Source, id: id, job: k.Job}].(*driver.Row)
+	return r
+}
+
+// Knows reports whether an event is in a consumer's inbox.
+func (d *Database) Knows(consumer string, id uuid.UUID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.inbox[inboxID{consumer, id}] > 0
+}
+
+// Kept returns what a consumer's inbox holds and has parked.
+func (d *Database) Kept(consumer string) (rows []driver.Row) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.kept[consumer] {
+		rows = append(rows, *r)
+	}
+	return rows
+}
+
+// Jobs returns the redeliveries, by creation.
+func (d *Database) Jobs() (jobs []driver.Job) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range d.jobs {
+		jobs = append(jobs, *d.rows[jobKey(id)].(*driver.Job))
+	}
+	return jobs
+}
+
 // Unconfirmed counts the pending rows.
 func (d *Database) Unconfirmed() (n int) {
 	d.mu.Lock()
@@ -145,6 +193,9 @@ func (s *Sim) Crash(name string) {
 	}
 }
 
+// TurnClock turns the process's clock on the wall.
+func (p *Process) TurnClock(d time.Duration) { p.skew += d }
+
 // Stall stalls the live process of a name, if there is one.
 func (s *Sim) Stall(name string, d time.Duration) {
 	for _, p := range s.procs {
@@ -156,7 +207,7 @@ func (s *Sim) Stall(name string, d time.Duration) {
 }
 
 // OnPublish has fn called for each message that the broker accepts on a topic.
-func (b *BrokerServer) OnPublish(fn func(uuid.UUID)) { b.onPublish = fn }
+func (b *BrokerServer) OnPublish(fn func(*driver.Message)) { b.onPublish = fn }
 
 // Put puts a message straight into a queue; false if there is no such queue.
 func (b *BrokerServer) Put(queueName string, body []byte) bool {

@@ -43,11 +43,15 @@ type Database struct {
 	source string
 	spare  []writes // of transactions that are over, for others to use
 
+	onPending  func(was, is *driver.Pending)
+	onDeadlock func()
+
 	events  []*eventRow // by (RecordedAt, ID)
 	pending map[string]*topicPending
 	topics  []string                 // with a topic row or pending rows, by name
 	waiting map[rowKey][]*driver.Row // held and parked inbox rows by cursor key, by position
 	kept    map[string][]*driver.Row // held and parked inbox rows by consumer, in no particular, but repeatable, order
+	inbox   map[inboxID]int          // inbox rows of any job
 	members []string                 // consumers by name
 	jobs    []uuid.UUID              // by creation
 }
@@ -67,6 +71,11 @@ const (
 	tableBusiness
 	tableWriter // only a lock
 )
+
+type inboxID struct {
+	consumer string
+	id       uuid.UUID
+}
 
 // rowKey names a row of any table.
 type rowKey struct {
@@ -100,7 +109,7 @@ type change struct {
 func NewDatabase(w world.World, o DatabaseOptions) *Database {
 	return &Database{
 		w: w, o: o, rows: map[rowKey]any{}, locks: map[rowKey]*lock{}, pending: map[string]*topicPending{},
-		waiting: map[rowKey][]*driver.Row{}, kept: map[string][]*driver.Row{},
+		inbox: map[inboxID]int{}, waiting: map[rowKey][]*driver.Row{}, kept: map[string][]*driver.Row{},
 	}
 }
 
@@ -125,6 +134,11 @@ func (d *Database) set(key rowKey, value any) {
 		d.rows[key] = value
 	}
 	d.reindex(key, old, value)
+	if key.table == tablePending && d.onPending != nil {
+		was, _ := old.(*driver.Pending)
+		is, _ := value.(*driver.Pending)
+		d.onPending(was, is)
+	}
 }
 
 // endCommit closes the undo record of what was set since the last one.
@@ -261,6 +275,9 @@ func (t *Tx) lock(key rowKey) (world.Signal, error) {
 			break
 		}
 		if other = next.owner; other == t {
+			if d.onDeadlock != nil {
+				d.onDeadlock()
+			}
 			return nil, errConflict
 		}
 	}

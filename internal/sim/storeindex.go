@@ -137,6 +137,12 @@ func (d *Database) indexInbox(key rowKey, old, value any) {
 		d.waiting[k] = slices.Insert(list, i, is)
 		d.kept[key.name] = append(d.kept[key.name], is)
 	}
+	switch n := (inboxID{key.name, key.id}); {
+	case old == nil && value != nil:
+		d.inbox[n]++
+	case old != nil && value == nil:
+		d.inbox[n]--
+	}
 	d.nameMember(key.name)
 }
 

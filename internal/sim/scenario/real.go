@@ -22,7 +22,7 @@ func RunReal(c Config) (result Result) {
 	for _, name := range []string{"order", "settlement", "notification"} {
 		r.databases[name] = sim.NewDatabase(w, c.Database)
 	}
-	r.broker.OnPublish(r.checkGhost)
+	r.broker.OnPublish(r.checkMessage)
 	storm := sim.NewStorm(w, c.Seed, c.Faults)
 	ctx, stop := context.WithCancel(context.Background())
 	for _, name := range processes {

@@ -15,6 +15,7 @@ var (
 	seeds = flag.Int("sim.seeds", 100, "how many seeds to run")
 	seed  = flag.Uint64("sim.seed", 0, "the one seed to run, with a trace on standard output")
 	reals = flag.Int("sim.real", 20, "how many runs to make on goroutines")
+	less  = flag.Bool("sim.shrink", true, "make a failing seed's run smaller")
 	first = flag.Uint64("sim.first", 1, "the first seed")
 )
 
@@ -35,38 +36,52 @@ func TestPromisesHoldUnderFaults(t *testing.T) {
 		return
 	}
 	start := time.Now()
-	var next, steps, recorded, published atomic.Int64
+	var next, failed, steps, recorded, published atomic.Int64
 	next.Store(int64(*first) - 1)
+	last := int64(*first) + int64(*seeds) - 1
+	failed.Store(last + 1)
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			for n := next.Add(1); n < int64(*first)+int64(*seeds); n = next.Add(1) {
-				r := check(t, uint64(n))
+			for n := next.Add(1); n < failed.Load(); n = next.Add(1) {
+				r := Run(Default(uint64(n)))
 				steps.Add(int64(r.Steps))
 				recorded.Add(int64(r.Recorded))
 				published.Add(int64(r.Published))
+				if r.Failure == nil {
+					twice(t, uint64(n), r)
+					continue
+				}
+				for before := failed.Load(); n < before && !failed.CompareAndSwap(before, n); before = failed.Load() {
+				}
 			}
 		})
 	}
 	workers.Wait()
+	if n := failed.Load(); n <= last {
+		report(t, uint64(n))
+	}
 	d := time.Since(start)
 	t.Logf("%d seeds in %v (%.1f a second), %d steps, %d events recorded, %d published", *seeds, d.Round(time.Millisecond),
 		float64(*seeds)/d.Seconds(), steps.Load(), recorded.Load(), published.Load())
 }
 
-// check runs a seed, and one in twenty twice.
-func check(t *testing.T, n uint64) Result {
-	r := Run(Default(n))
-	if r.Failure != nil {
-		t.Errorf("seed %d: %v\n  after %v, %d steps; replay: go test ./internal/sim/scenario -run TestPromisesHoldUnderFaults -v -sim.seed=%d",
-			n, r.Failure, r.Elapsed, r.Steps, n)
+// report tells of the lowest seed that fails.
+func report(t *testing.T, n uint64) {
+	c := Default(n)
+	r := Run(c)
+	t.Errorf("seed %d: %v\n  after %v, %d steps; replay: go test ./internal/sim/scenario -run TestPromisesHoldUnderFaults -v -sim.seed=%d",
+		n, r.Failure, r.Elapsed, r.Steps, n)
+}
+
+// twice runs one seed in twenty a second time.
+func twice(t *testing.T, n uint64, r Result) {
+	if n%20 != 0 {
+		return
 	}
-	if n%20 == 0 {
-		if again := Run(Default(n)); again.Hash != r.Hash {
-			t.Errorf("seed %d: the second run went another way: %x, then %x", n, r.Hash, again.Hash)
-		}
+	if again := Run(Default(n)); again.Hash != r.Hash {
+		t.Errorf("seed %d: the second run went another way: %x, then %x", n, r.Hash, again.Hash)
 	}
-	return r
 }
 
 func TestPromisesHoldOnGoroutines(t *testing.T) {

@@ -1,0 +1,78 @@
+package scenario
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/pabal-go/pabal/driver"
+)
+
+// checkMessage is P2, at the moment when the broker takes a message.
+func (r *run) checkMessage(m *driver.Message) {
+	if !r.databases["order"].Has(m.ID) {
+		_ = r.fail("P2 no ghost: %s is published and not committed", m.ID)
+	}
+	if bytes.Contains(m.Body, []byte(`"skipped":true`)) && bytes.Contains(m.Body, []byte(`"data"`)) {
+		_ = r.fail("skip: the message of %s carries its data", m.ID)
+	}
+}
+
+// settled reports whether nothing is owed any more.
+func (r *run) settled() bool {
+	r.mu.Lock()
+	for _, done := range r.orders {
+		if !done {
+			r.mu.Unlock()
+			return false
+		}
+	}
+	r.mu.Unlock()
+	return r.owed() == ""
+}
+
+// owed says what is still under way; empty: nothing.
+func (r *run) owed() string {
+	for _, name := range []string{"order", "settlement", "notification"} {
+		if owed := r.databases[name].Owed(); owed != "" {
+			return owed
+		}
+	}
+	return r.broker.Owed()
+}
+
+// checkEnd checks what must hold once the faults have stopped and everything had its time.
+func (r *run) checkEnd() error {
+	order := r.databases["order"]
+	for _, e := range order.Events() {
+		found := order.PendingOf(e.ID)
+		if found != nil && !found.Parked() {
+			return fmt.Errorf("P1 no loss: %s is not confirmed in the end: %+v", e.ID, *found)
+		}
+		if found != nil {
+			return fmt.Errorf("P1 no loss: %s is parked: %s", e.ID, found.LastError)
+		}
+		for _, consumer := range []string{"settlement", "notification"} {
+			if r.databases[consumer].Business("effect", e.ID.String()) == nil {
+				return fmt.Errorf("P4 one effect: %s has not handled %s %s at %s/%d: %s", consumer, e.Type, e.ID, e.Key, e.Position,
+					r.databases[consumer].Explain(consumer, e.ID))
+			}
+		}
+	}
+	return r.checkPositions()
+}
+
+// checkPositions is P7's second half and the ground of P5: positions of a key follow without gaps within a run.
+func (r *run) checkPositions() error {
+	last := map[string]driver.Event{}
+	for _, e := range r.databases["order"].ByPosition() {
+		if e.Key == "" {
+			continue
+		}
+		before, known := last[e.Key]
+		if known && (e.Position != before.Position+1 || e.Prev.ID != before.ID) {
+			return fmt.Errorf("P5 order: position %d of %s follows %d", e.Position, e.Key, before.Position)
+		}
+		last[e.Key] = e
+	}
+	return nil
+}

@@ -1,0 +1,310 @@
+package scenario
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/sim"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// What the end of a run cannot show is watched while it runs: what becomes of a row of pending, what a process sends, when
+// it acknowledges, how it stops. Only in the simulated world, where nothing happens between two steps.
+
+const (
+	lease          = 10 * time.Second // Options' defaults
+	publishTimeout = 3 * time.Second
+	provenMargin   = 30 * time.Second
+)
+
+// claimed names one claim of an event.
+type claimed struct {
+	id     uuid.UUID
+	claims int
+}
+
+type watch struct {
+	r        *run
+	verdicts map[claimed]bool // that some process has asked to write
+	probes   map[string]time.Time
+	proven   map[string]proven
+	back     map[uuid.UUID]bool // came back through the record queue
+	ordered  map[uuid.UUID]bool // by an operator
+	sent     map[string]bool    // deduplication ids
+	careless bool               // a transaction under way records twice: it may meet others in a circle
+}
+
+// proven is a topic's proven_at, and since when it has been that.
+type proven struct{ at, since time.Time }
+
+func newWatch(r *run) *watch {
+	return &watch{
+		r: r, verdicts: map[claimed]bool{}, probes: map[string]time.Time{}, proven: map[string]proven{}, back: map[uuid.UUID]bool{},
+		ordered: map[uuid.UUID]bool{}, sent: map[string]bool{},
+	}
+}
+
+// pending holds a change of a pending row against the rules of confirming and claiming.
+func (v *watch) pending(was, is *driver.Pending) {
+	switch r := v.r; {
+	case was == nil:
+	case is == nil:
+		if !v.back[was.ID] {
+			_ = r.fail("P1 no loss: %s is confirmed and never came back", was.ID)
+		}
+	case is.Claims < was.Claims:
+		_ = r.fail("fence: the claims of %s go down", was.ID)
+	case is.Claims == was.Claims:
+		if !v.verdicts[claimed{was.ID, was.Claims}] {
+			_ = r.fail("fence: %s changes, and nobody has a verdict on its claim %d", was.ID, was.Claims)
+		}
+	case !v.ordered[was.ID]:
+		v.claim(was, is, r.databases["order"].Clock())
+	}
+}
+
+func (v *watch) claim(was, is *driver.Pending, now time.Time) {
+	r := v.r
+	t := r.databases["order"].TopicOf(was.Topic)
+	if v.proven[t.Name].at != t.ProvenAt {
+		v.proven[t.Name] = proven{t.ProvenAt, now}
+	}
+	if was.Claims > 0 && was.DueAt.After(now) {
+		_ = r.fail("lease: %s is claimed, and somebody else has it for %v", was.ID, was.DueAt.Sub(now))
+	}
+	accepted := !was.AcceptedAt.IsZero()
+	since := accepted && was.AcceptedAt.After(was.SentAt)
+	works := accepted && t.ProvenAt.After(was.AcceptedAt.Add(provenMargin))
+	if accepted && !works {
+		if last := v.probes[t.Name]; now.Sub(last) < r.c.RepublishAfter {
+			_ = r.fail("P3 no storm: %s goes again, unproven, %v after another one", was.ID, now.Sub(last))
+		}
+		v.probes[t.Name] = now
+	}
+	alone := was.Crashes >= 4
+	switch charged := is.Failures > was.Failures; {
+	case is.Failures > was.Failures+1 || charged && !(since && works || alone):
+		_ = r.fail("failures: %s is charged with what is no failure of its own", was.ID)
+	case !charged && (alone || since && works && now.Sub(v.proven[t.Name].since) > 2*lease):
+		_ = r.fail("failures: %s is not charged", was.ID)
+	}
+	switch {
+	case is.Parked():
+		if is.Failures < 10 {
+			_ = r.fail("failures: %s is parked after %d", was.ID, is.Failures)
+		}
+	case is.Failures >= 10:
+		_ = r.fail("failures: %s is not parked after ten", was.ID)
+	case is.Crashes != was.Crashes+1:
+		_ = r.fail("crashes: the claim of %s is not counted", was.ID)
+	case is.DueAt.Sub(now) < lease:
+		_ = r.fail("lease: %s is claimed for %v", was.ID, is.DueAt.Sub(now))
+	}
+}
+
+// watchedStore is a process's pool, looked at.
+type watchedStore struct {
+	*sim.Store
+	v *watch
+	p *sender
+}
+
+// Claim looks at how often a topic that does not accept is tried.
+func (s *watchedStore) Claim(ctx context.Context, sel driver.Selection) ([]driver.Claimed, error) {
+	if len(sel.IDs) == 0 && !sel.Accepted {
+		t, now := s.p.topic(sel.Topic), s.p.w.Now()
+		if t.misses >= 5 {
+			if t.lone != 0 && now.Sub(t.lone) < 10*time.Second {
+				_ = s.v.r.fail("P3 no storm: %s tries topic %s again after %v", s.p.name, sel.Topic, now.Sub(t.lone))
+			}
+			t.lone = now
+		}
+	}
+	return s.Store.Claim(ctx, sel)
+}
+
+// Settle looks at verdicts.
+func (s *watchedStore) Settle(ctx context.Context, verdicts []driver.Settlement) error {
+	for _, x := range verdicts {
+		s.v.verdicts[claimed{x.ID, x.Claims}] = true
+		if want := min(s.v.r.c.RepublishAfter, 10*time.Second<<min(x.Claims, 10)); strings.HasPrefix(x.Error, "not accepted") &&
+			(x.Delay > want || x.Delay < want-want/10-1) {
+			_ = s.v.r.fail("backoff: %s, not accepted at claim %d, waits %v", x.ID, x.Claims, x.Delay)
+		}
+	}
+	return s.Store.Settle(ctx, verdicts)
+}
+
+// sender is what one process sends, as a careful broker sees it.
+type sender struct {
+	name   string
+	w      world.World
+	topics map[string]*sentTopic
+	flying map[string]bool // topic and key of what is in flight
+	queue  int             // Options.Queue
+}
+
+type sentTopic struct {
+	misses int
+	lone   world.Mono
+}
+
+func (p *sender) topic(name string) *sentTopic {
+	t := p.topics[name]
+	if t == nil {
+		t = &sentTopic{}
+		p.topics[name] = t
+	}
+	return t
+}
+
+// watchedBroker is a process's connection, looked at.
+type watchedBroker struct {
+	driver.Broker
+	v *watch
+	p *sender
+}
+
+func (b *watchedBroker) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
+	if to.Topic == "" {
+		return b.Broker.Publish(ctx, to, messages)
+	}
+	t := b.p.topic(to.Topic)
+	var flying []string
+	jobs := 0
+	for i := range messages {
+		m := &messages[i]
+		claims, err := strconv.Atoi(m.Dedup[37:])
+		if err != nil { // a redelivery
+			jobs++
+			continue
+		}
+		b.one(m, claims)
+		if m.Group != "" {
+			flying = append(flying, to.Topic+" "+m.Group)
+		}
+	}
+	for _, key := range flying {
+		if b.p.flying[key] {
+			_ = b.v.r.fail("P5 order: %s has two batches of %s in flight", b.p.name, key)
+		}
+	}
+	if jobs == 0 && t.misses >= 5 && len(messages) > 1 {
+		_ = b.v.r.fail("P3 no storm: %s sends %d events to topic %s, which does not accept", b.p.name, len(messages), to.Topic)
+	}
+	if jobs == 0 && len(messages) > b.p.queue {
+		_ = b.v.r.fail("P3 bounded: %s has queued %d events, at most %d", b.p.name, len(messages), b.p.queue)
+	}
+	for _, key := range flying {
+		b.p.flying[key] = true
+	}
+	verdicts := b.Broker.Publish(ctx, to, messages)
+	for _, key := range flying {
+		delete(b.p.flying, key)
+	}
+	if jobs == 0 {
+		b.count(t, verdicts)
+	}
+	return verdicts
+}
+
+// one looks at a message that is about to go.
+func (b *watchedBroker) one(m *driver.Message, claims int) {
+	r := b.v.r
+	if b.v.sent[m.Dedup] {
+		_ = r.fail("fence: %s is sent again as %s: a broker that deduplicates swallows it", m.ID, m.Dedup)
+	}
+	b.v.sent[m.Dedup] = true
+	row := r.databases["order"].PendingOf(m.ID)
+	if row == nil || b.v.ordered[m.ID] {
+		return
+	}
+	if left := row.DueAt.Sub(r.databases["order"].Clock()); row.Claims > claims || row.Claims == claims && left < publishTimeout {
+		_ = r.fail("lease: %s sends %s with claim %d of %d, %v before its end", b.p.name, m.ID, claims, row.Claims, left)
+	}
+}
+
+func (b *watchedBroker) count(t *sentTopic, verdicts []driver.Verdict) {
+	var kinds [3]int
+	for i := range verdicts {
+		kinds[verdicts[i].Kind]++
+	}
+	switch {
+	case kinds[driver.Accepted] > 0:
+		t.misses, t.lone = 0, 0
+	case kinds[driver.Again] > 0:
+		t.misses++
+	}
+}
+
+func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([]driver.Delivery, error) {
+	deliveries, err := b.Broker.Receive(ctx, queue, limit)
+	if strings.HasPrefix(queue, "event-record-") {
+		for i := range deliveries {
+			b.v.back[idOf(&deliveries[i])] = true
+		}
+	}
+	return deliveries, err
+}
+
+func (b *watchedBroker) Ack(ctx context.Context, queue string, deliveries []driver.Delivery) error {
+	for i := range deliveries {
+		id := idOf(&deliveries[i])
+		switch record := strings.HasPrefix(queue, "event-record-"); {
+		case id == uuid.Nil:
+		case record && b.v.r.databases["order"].PendingOf(id) != nil:
+			_ = b.v.r.fail("P1 no loss: %s acknowledges %s and has not confirmed it", b.p.name, id)
+		case !record && !b.v.r.databases[queue].Knows(queue, id):
+			_ = b.v.r.fail("P1 no loss: %s acknowledges %s, which is not in its inbox", b.p.name, id)
+		}
+	}
+	return b.Broker.Ack(ctx, queue, deliveries)
+}
+
+func (b *watchedBroker) Extend(
+	ctx context.Context, queue string, deliveries []driver.Delivery, d time.Duration,
+) ([]int, error) {
+	if d == 0 && strings.HasPrefix(queue, "event-record-") {
+		_ = b.v.r.fail("confirming: %s gives messages back", b.p.name)
+	}
+	return b.Broker.Extend(ctx, queue, deliveries, d)
+}
+
+func idOf(d *driver.Delivery) uuid.UUID {
+	for _, a := range d.Attributes {
+		if a.Name == "id" {
+			id, _ := uuid.Parse(a.Value)
+			return id
+		}
+	}
+	return uuid.Nil
+}
+
+// logged counts what a process tells its operator, by message.
+type logged struct {
+	slog.Handler
+	r *run
+	p string
+}
+
+func (l logged) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn || l.r.c.Trace != nil
+}
+
+func (l logged) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return logged{l.Handler.WithAttrs(attrs), l.r, l.p}
+}
+
+func (l logged) Handle(ctx context.Context, record slog.Record) error {
+	l.r.hear(l.p, record.Message)
+	if l.r.c.Trace == nil {
+		return nil
+	}
+	return l.Handler.Handle(ctx, record)
+}

@@ -1,0 +1,40 @@
+package scenario
+
+import (
+	"context"
+	"time"
+
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// weather makes things go wrong, and then calm.
+func (r *run) weather(w world.World) {
+	f := r.c.Faults
+	servers := []string{"database-order", "database-settlement", "database-notification", "broker"}
+	event := func(name string, every time.Duration, happen func()) {
+		if every <= 0 {
+			return
+		}
+		w.Go(name, func(w world.World) {
+			for !r.calm.Load() {
+				_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(2*every)))
+				if !r.calm.Load() {
+					happen()
+				}
+			}
+		})
+	}
+	pick := func(from []string) string { return from[w.Rand()%uint64(len(from))] }
+	upTo := func(d time.Duration) time.Duration { return time.Duration(w.Rand() % uint64(d+1)) }
+	event("crashes", f.CrashEvery, func() { r.s.Crash(pick(processes)) })
+	event("stalls", f.StallEvery, func() { r.s.Stall(pick(processes), upTo(f.StallMost)) })
+	event("outages", f.OutageEvery, func() { r.s.Outage(pick(servers), upTo(f.OutageMost)) })
+	event("partitions", f.PartitionEvery, func() { r.s.Partition(pick(processes), pick(servers), upTo(f.PartitionMost)) })
+	_ = w.Sleep(context.Background(), r.c.Weather)
+	r.calm.Store(true)
+	r.s.Calm()
+	r.broker.Calm()
+	for _, name := range []string{"order", "settlement", "notification"} {
+		r.databases[name].Calm()
+	}
+}
