@@ -137,6 +137,7 @@ func (h *house) ensure(ctx context.Context, t driver.Topology) bool {
 func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
 	ours := make([]envelope, 0, len(deliveries))
 	strays := 0
+	var again []string // topics of redelivered events
 	for i := range deliveries {
 		ours = append(ours, envelope{})
 		e := &ours[len(ours)-1]
@@ -146,9 +147,15 @@ func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
 			ours = ours[:len(ours)-1]
 			continue
 		}
-		if err != nil || e.foreign || e.Source != c.source {
+		switch {
+		case err != nil || e.foreign || e.Source != c.source:
 			strays++
 			c.stray(e, err)
+			ours = ours[:len(ours)-1]
+		case e.Job != noJob:
+			// It has come back, but to be handled again: consumers that never had the event need a copy without job, so the event
+			// stays unconfirmed until one of those has come back.
+			again = append(again, e.Topic)
 			ours = ours[:len(ours)-1]
 		}
 	}
@@ -156,6 +163,9 @@ func (c *confirmer) confirm(ctx context.Context, deliveries []driver.Delivery) {
 		return
 	}
 	c.count(stray, "", strays)
+	for _, topic := range again {
+		c.count(repeated, topic, 1)
+	}
 	c.acknowledge(ctx, deliveries)
 }
 

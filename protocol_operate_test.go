@@ -223,6 +223,26 @@ func TestRedeliveryEndsWithWhatWasRecordedWhenItWasOrdered(t *testing.T) {
 	}
 }
 
+// Whoever never had the event does not get it by a message that is for those who had it.
+func TestAgainDoesNotConfirm(t *testing.T) {
+	p := newProtocol(t)
+	p.settlement(pabal.ConsumerOptions{}, nil)
+	p.AnswerNext(pabaltest.Forget)
+	p.record(pay("A1", 1))
+	p.Pass(time.Second)
+	ids := []uuid.UUID{p.events()[0].Event.ID}
+	if _, err := p.order.Redeliver(t.Context(), pabal.Redelivery{IDs: ids, Again: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.Pass(time.Minute)
+	if p.events()[0].Pending == nil {
+		t.Error("confirmed by a message that is for those who had the event")
+	}
+	p.record(pay("A1", 2))
+	p.Settle(10 * time.Minute)
+	p.expectHandled("A1:1", "A1:1", "A1:2")
+}
+
 func TestAgainHandlesInOrderAndOncePerJob(t *testing.T) {
 	p := newProtocol(t)
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)

@@ -68,7 +68,7 @@ func openPost(t *testing.T, pool *pgxpool.Pool, url string) *post {
 	p.store = &tapped{Store: must(pabalpgx.New(pool, nil))(t), states: map[string]driver.CommitState{}}
 	w := world.Real()
 	broker := sim.NewBrokerServer(w, sim.BrokerOptions{})
-	broker.OnPublish(p.arrived)
+	broker.OnPublish(func(m *driver.Message) { p.arrived(m.ID) })
 	p.client = must(pabal.New(t.Context(), p.store, broker.Connect(w, sim.Direct), "order", &pabal.Options{
 		Lease: testLease, PublishTimeout: testLease / 4, Sweep: 200 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 	}))(t)
