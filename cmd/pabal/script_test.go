@@ -49,7 +49,7 @@ func runScripts(t *testing.T, dir string, variables map[string]string) {
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: dir, UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
-		Deadline: time.Now().Add(2 * time.Minute),
+		Deadline: time.Now().Add(5 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			for name, value := range variables {
 				e.Setenv(name, value)
