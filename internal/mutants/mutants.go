@@ -1,7 +1,6 @@
 // Package mutants doubts the tests. For each rule that Pabal promises, mutants.txt disables the code that keeps it; a
-// mutant that no seed of the simulation finds is a hole in the simulation, or code that is not needed. The table of
-// docs/promises.md says which mutant breaks which rule and how many seeds it takes to find it; `go run
-// ./internal/mutants/try` tries them and writes that down.
+// mutant that no seed of the simulation finds is a hole in the simulation, or code that is not needed. `go run
+// ./internal/mutants/try` tries them.
 package mutants
 
 import (

@@ -56,7 +56,7 @@ var violation = regexp.MustCompile(`seed (\d+): (.*)`)
 // Simulate runs the simulation with the mutant, at most so many seeds.
 func (m *Mutant) Simulate(ctx context.Context, root string, seeds int) (Found, error) {
 	start := time.Now()
-	out, build, err := m.program(ctx, root, "./internal/sim/scenario", "-test.run=UnderFaults", "-test.timeout=10m", "-sim.shrink=false",
+	out, build, err := m.program(ctx, root, "./internal/sim/scenario", "-test.run=UnderFaults", "-test.timeout=10m",
 		"-sim.seeds="+strconv.Itoa(seeds))
 	if err != nil {
 		return Found{}, err
@@ -69,10 +69,4 @@ func (m *Mutant) Simulate(ctx context.Context, root string, seeds int) (Found, e
 		return f, fmt.Errorf("mutant %s ended without naming a seed:\n%s", m.Name, out[max(0, len(out)-2000):])
 	}
 	return f, nil
-}
-
-// Test runs small tests of package pabal with the mutant and reports whether one of them fails.
-func (m *Mutant) Test(ctx context.Context, root string, tests []string) (red bool, err error) {
-	out, _, err := m.program(ctx, root, ".", "-test.run=^Test("+strings.Join(tests, "|")+")$", "-test.timeout=2m")
-	return err == nil && !strings.HasSuffix(strings.TrimSpace(out), "PASS"), err
 }

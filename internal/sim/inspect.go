@@ -52,8 +52,8 @@ func (d *Database) PendingOf(id uuid.UUID) *driver.Pending {
 // TopicOf and Clock.
 func (d *Database) OnPending(fn func(was, is *driver.Pending)) { d.onPending = fn }
 
-// OnDeadlock has fn called whenever transactions wait for each other in a circle.
-func (d *Database) OnDeadlock(fn func()) { d.onDeadlock = fn }
+// OnRow has fn called, likewise, for each change of an inbox row.
+func (d *Database) OnRow(fn func(consumer string, was, is *driver.Row)) { d.onRow = fn }
 
 // TopicOf is a topic's row. Only for what OnPending calls.
 func (d *Database) TopicOf(name string) driver.Topic { return d.topic(name) }
@@ -193,8 +193,14 @@ func (s *Sim) Crash(name string) {
 	}
 }
 
-// TurnClock turns the process's clock on the wall.
-func (p *Process) TurnClock(d time.Duration) { p.skew += d }
+// TurnClock turns a process's clock on the wall.
+func (s *Sim) TurnClock(name string, d time.Duration) {
+	for _, p := range s.procs {
+		if p.Name == name {
+			p.skew += d
+		}
+	}
+}
 
 // Stall stalls the live process of a name, if there is one.
 func (s *Sim) Stall(name string, d time.Duration) {

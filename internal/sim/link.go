@@ -165,7 +165,7 @@ func (s *Sim) Calm() {
 	clear(s.down)
 	clear(s.cut)
 	for _, p := range s.procs {
-		p.stalled = 0
+		p.stalled = min(p.stalled, s.now)
 	}
 }
 

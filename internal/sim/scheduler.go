@@ -105,6 +105,9 @@ func (p *Process) Stall(d time.Duration) {
 	p.s.note(p.Name, "stall", func() string { return d.String() })
 }
 
+// Running is how long the process has run without a stall.
+func (p *Process) Running() time.Duration { return p.s.now.Sub(p.stalled) }
+
 // task is a coroutine.
 type task struct {
 	p       *Process

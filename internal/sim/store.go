@@ -43,8 +43,8 @@ type Database struct {
 	source string
 	spare  []writes // of transactions that are over, for others to use
 
-	onPending  func(was, is *driver.Pending)
-	onDeadlock func()
+	onPending func(was, is *driver.Pending)
+	onRow     func(consumer string, was, is *driver.Row)
 
 	events  []*eventRow // by (RecordedAt, ID)
 	pending map[string]*topicPending
@@ -138,6 +138,11 @@ func (d *Database) set(key rowKey, value any) {
 		was, _ := old.(*driver.Pending)
 		is, _ := value.(*driver.Pending)
 		d.onPending(was, is)
+	}
+	if key.table == tableInbox && d.onRow != nil {
+		was, _ := old.(*driver.Row)
+		is, _ := value.(*driver.Row)
+		d.onRow(key.name, was, is)
 	}
 }
 
@@ -275,9 +280,6 @@ func (t *Tx) lock(key rowKey) (world.Signal, error) {
 			break
 		}
 		if other = next.owner; other == t {
-			if d.onDeadlock != nil {
-				d.onDeadlock()
-			}
 			return nil, errConflict
 		}
 	}

@@ -2,8 +2,12 @@ package scenario
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
 )
 
@@ -11,6 +15,13 @@ import (
 func (r *run) checkMessage(m *driver.Message) {
 	if !r.databases["order"].Has(m.ID) {
 		_ = r.fail("P2 no ghost: %s is published and not committed", m.ID)
+	}
+	if r.watch == nil {
+		return
+	}
+	r.watch.promptly(m.ID, m.Dedup)
+	if r.c.Later > 0 {
+		r.bodies = append(r.bodies, bytes.Clone(m.Body))
 	}
 	if bytes.Contains(m.Body, []byte(`"skipped":true`)) && bytes.Contains(m.Body, []byte(`"data"`)) {
 		_ = r.fail("skip: the message of %s carries its data", m.ID)
@@ -37,6 +48,11 @@ func (r *run) owed() string {
 			return owed
 		}
 	}
+	for _, job := range r.databases["order"].Jobs() {
+		if !job.Finished {
+			return fmt.Sprintf("redelivery %s is not finished: %s", job.ID, job.LastError)
+		}
+	}
 	return r.broker.Owed()
 }
 
@@ -51,14 +67,50 @@ func (r *run) checkEnd() error {
 		if found != nil {
 			return fmt.Errorf("P1 no loss: %s is parked: %s", e.ID, found.LastError)
 		}
-		for _, consumer := range []string{"settlement", "notification"} {
-			if r.databases[consumer].Business("effect", e.ID.String()) == nil {
-				return fmt.Errorf("P4 one effect: %s has not handled %s %s at %s/%d: %s", consumer, e.Type, e.ID, e.Key, e.Position,
-					r.databases[consumer].Explain(consumer, e.ID))
+		if err := r.checkEffects(&e, uuid.Nil); err != nil {
+			return err
+		}
+	}
+	if err := r.checkJobs(); err != nil {
+		return err
+	}
+	return r.checkPositions()
+}
+
+// checkEffects checks that every consumer has handled an event, or handled it again for a job.
+func (r *run) checkEffects(e *driver.Event, job uuid.UUID) error {
+	if e.Type == orderNoted.Name() || r.watch != nil && r.watch.skipped[e.ID] {
+		return nil // nobody handles it, or nobody has to
+	}
+	for _, consumer := range consumersOf {
+		if r.watch != nil && r.watch.passed[consumer+" "+e.ID.String()] {
+			continue
+		}
+		if r.databases[consumer].Business("effect", effectOf(e.ID, job)) == nil {
+			return fmt.Errorf("P4 one effect: %s has not handled %s %s at %s/%d: %s", consumer, e.Type, effectOf(e.ID, job), e.Key,
+				e.Position, r.databases[consumer].Explain(consumer, e.ID))
+		}
+	}
+	return nil
+}
+
+// checkJobs checks that redeliveries were carried out.
+func (r *run) checkJobs() error {
+	for _, job := range r.databases["order"].Jobs() {
+		var spec pabal.Redelivery
+		if err := json.Unmarshal(job.Spec, &spec); err != nil {
+			return err
+		}
+		for _, e := range r.databases["order"].Events() {
+			if !spec.Again || e.Topic != spec.Topic || e.RecordedAt.Before(spec.From) || !e.RecordedAt.Before(spec.Until) {
+				continue
+			}
+			if err := r.checkEffects(&e, job.ID); err != nil {
+				return err
 			}
 		}
 	}
-	return r.checkPositions()
+	return nil
 }
 
 // checkPositions is P7's second half and the ground of P5: positions of a key follow without gaps within a run.

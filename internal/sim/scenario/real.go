@@ -50,7 +50,7 @@ func RunReal(c Config) (result Result) {
 func (r *run) keepRunning(ctx context.Context, w world.World, storm *sim.Storm, name string, main program) {
 	for ctx.Err() == nil {
 		life, end := context.WithCancel(ctx)
-		self := process{name, life, storm.Link, func() {}, slog.New(slog.DiscardHandler)}
+		self := process{name, life, storm.Link, func() {}, func(bool) {}, slog.New(slog.DiscardHandler)}
 		w.Go("restarts-"+name, func(w world.World) {
 			for !r.calm.Load() && w.Sleep(life, time.Second) == nil {
 				if w.Rand()%uint64(len(processes)*int(r.c.Faults.CrashEvery/time.Second)) == 0 {

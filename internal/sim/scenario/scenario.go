@@ -31,16 +31,30 @@ type Config struct {
 	Trace          io.Writer
 	Database       sim.DatabaseOptions
 	RepublishAfter time.Duration
+	RestartEvery   time.Duration // on average; a process is asked to end, and is started again
+	Plagues        bool          // some events are wrong
+	Operator       bool          // somebody retries, skips and redelivers
+	Later          time.Duration // at the end everything is off for so long, and then goes on
 	Broker         sim.BrokerOptions
 }
 
 // Default is what continuous integration runs.
 func Default(seed uint64) Config {
-	return Config{
-		Seed: seed, Faults: sim.DefaultFaults(), Weather: 8 * time.Minute, Settle: 60 * time.Minute, Orders: 24, Keys: 5, RepublishAfter: 5 * time.Minute,
-		Broker:   sim.BrokerOptions{Dedup: 5 * time.Minute, Forget: 10, Duplicate: 20, Shuffle: 200, Again: 20},
-		Database: sim.DatabaseOptions{Conflict: 5, SwallowDeadlock: seed%2 == 0},
+	c := Config{
+		Seed: seed, Faults: sim.DefaultFaults(), Weather: 8 * time.Minute, Settle: 60 * time.Minute, Orders: 24, Keys: 5,
+		Broker:         sim.BrokerOptions{Dedup: 5 * time.Minute, Forget: 10, Duplicate: 20, Shuffle: 200, Again: 20},
+		Database:       sim.DatabaseOptions{Conflict: 5, SwallowDeadlock: seed%2 == 0},
+		RepublishAfter: 5 * time.Minute, RestartEvery: 2 * time.Minute,
 	}
+	switch seed % 8 {
+	case 1:
+		c.Plagues, c.RepublishAfter = true, 2*time.Minute
+	case 2, 6:
+		c.Operator = true
+	case 4:
+		c.Later = []time.Duration{20 * time.Minute, 20 * 24 * time.Hour, 31 * 24 * time.Hour, 46 * 24 * time.Hour}[seed/8%4]
+	}
+	return c
 }
 
 // Result is what a run came to.
@@ -57,11 +71,15 @@ type Result struct {
 type paid struct {
 	No     string `json:"no"`
 	Amount int    `json:"amount"`
+	Plague string `json:"plague,omitempty"`
 }
 
 var (
 	orderPaid   = pabal.Define("order-pay-done", pabal.Key(func(p paid) string { return p.No }))
 	orderViewed = pabal.Define[paid]("order-viewed")
+	orderNoted  = pabal.Define("order-noted", pabal.Key(func(p paid) string { return p.No })).On("order-pay-done") // nobody handles it
+
+	consumersOf = []string{"settlement", "notification"}
 )
 
 type run struct {
@@ -72,20 +90,45 @@ type run struct {
 	server    *sim.Process
 	calm      atomic.Bool
 
-	mu      sync.Mutex
-	failure error
-	broken  atomic.Bool     // failure is set: asked after every step
-	orders  map[string]bool // order processes, by whether all their transactions are done
-	watch   *watch          // nil in the real world
+	mended  atomic.Bool // nothing is wrong with plagues any more
+	over    atomic.Bool // the conductor has come to the end
+	off     bool        // crashed processes stay so
+	running map[string]*incarnation
+	bells   map[string]world.Signal // of order processes
+
+	mu       sync.Mutex
+	failure  error
+	target   map[string]int             // orders that a process is to place
+	operator map[string]*pabal.Operator // by database: the latest client's
+	broken   atomic.Bool                // failure is set: asked after every step
+	orders   map[string]bool            // order processes, by whether all their transactions are done
+	bodies   [][]byte                   // published, where they are needed again
+	watch    *watch                     // nil in the real world
 }
 
 // process is a process of either world.
 type process struct {
-	name  string
-	ctx   context.Context // its end asks the process to end
-	link  func(server string) sim.Link
-	crash func()
-	log   *slog.Logger
+	name    string
+	ctx     context.Context // its end asks the process to end
+	link    func(server string) sim.Link
+	crash   func()
+	running func(bool) // told whether Run runs
+	log     *slog.Logger
+}
+
+// incarnation is one life of a simulated process.
+type incarnation struct {
+	p       *sim.Process
+	stop    world.Signal
+	runs    bool       // Run does
+	stopped world.Mono // when it was asked to end; 0: it was not
+}
+
+// run runs a client.
+func (p *process) run(client *pabal.Client[*sim.Tx]) error {
+	p.running(true)
+	defer p.running(false)
+	return client.Run(p.ctx)
 }
 
 // program is what a process runs.
@@ -96,14 +139,19 @@ var processes = []string{
 }
 
 func newRun(c Config, s *sim.Sim) *run {
-	return &run{c: c, s: s, databases: map[string]*sim.Database{}, orders: map[string]bool{}}
+	return &run{
+		c: c, s: s, databases: map[string]*sim.Database{}, orders: map[string]bool{}, target: map[string]int{},
+		running: map[string]*incarnation{}, bells: map[string]world.Signal{}, operator: map[string]*pabal.Operator{},
+	}
 }
 
 // program returns what the process of a name runs.
 func (r *run) program(name string) program {
 	switch service, _, _ := strings.Cut(name, "-"); service {
 	case "order":
-		r.orders[name] = false
+		if r.target[name] == 0 { // else it begins once more
+			r.orders[name], r.target[name] = false, r.c.Orders
+		}
 		return r.order
 	case "relay":
 		return r.relay
@@ -124,6 +172,7 @@ func Run(c Config) Result {
 	}
 	r := newRun(c, s)
 	r.server = s.Process("server")
+	c.Broker.Answer, c.Broker.Forget = r.answer, 0
 	r.broker = sim.NewBrokerServer(r.server.World(), c.Broker)
 	for _, name := range []string{"order", "settlement", "notification"} {
 		r.databases[name] = sim.NewDatabase(s.Process("database-"+name).World(), c.Database)
@@ -131,15 +180,19 @@ func Run(c Config) Result {
 	r.broker.OnPublish(r.checkMessage)
 	r.watch = newWatch(r)
 	r.databases["order"].OnPending(r.watch.pending)
+	for _, consumer := range consumersOf {
+		r.databases[consumer].OnRow(r.watch.row)
+	}
 	for _, name := range processes {
+		r.bells[name] = r.server.World().NewSignal()
 		r.start(name, r.program(name))
 	}
-	r.server.Go("weather", r.weather)
-	err := s.Run(c.Weather+c.Settle, func() bool {
+	r.server.Go("conductor", r.conduct)
+	err := s.Run(c.Weather+c.Settle+c.Later*11/10, func() bool {
 		if s.Steps() > stepsMost {
 			_ = r.fail("no end: %d steps", s.Steps())
 		}
-		return r.broken.Load() || r.calm.Load() && s.Steps()%64 == 0 && r.settled()
+		return r.broken.Load() || r.over.Load()
 	})
 	result := Result{Hash: s.Hash(), Steps: s.Steps(), Elapsed: s.Elapsed(), Published: r.broker.Accepted()}
 	r.conclude(&result, err)
@@ -150,6 +203,14 @@ func (r *run) conclude(result *Result, err error) {
 	result.Recorded = r.databases["order"].Recorded()
 	result.Effects = r.databases["settlement"].Count("effect") + r.databases["notification"].Count("effect")
 	result.Failure = errors.Join(err, r.failed())
+	if r.s != nil && result.Failure == nil && !r.over.Load() {
+		if missing := r.unparked(); r.c.Plagues && r.sick() && missing != "" {
+			result.Failure = fmt.Errorf("P1 no loss: what is %s is not parked in the end", missing)
+			return
+		}
+		result.Failure = errors.Join(fmt.Errorf("P1 no loss: in the end it is owed: %s", r.owed()), r.checkEnd())
+		return
+	}
 	if result.Failure == nil {
 		result.Failure = r.checkEnd()
 	}
@@ -158,12 +219,25 @@ func (r *run) conclude(result *Result, err error) {
 // start starts a process, and again whenever it has crashed.
 func (r *run) start(name string, main program) {
 	p := r.s.Process(name)
-	self := process{name, context.Background(), p.Link, p.Crash, r.logger(p)}
-	p.Go("main", func(w world.World) { main(self, w) })
+	in := &incarnation{p: p, stop: r.server.World().NewSignal()}
+	r.running[name] = in
+	life, end := context.WithCancel(context.Background())
+	self := process{name, life, p.Link, p.Crash, func(runs bool) { in.runs = runs }, r.logger(p)}
+	p.Go("main", func(w world.World) {
+		main(self, w)
+		p.Crash()
+	})
+	p.Go("stopper", func(world.World) {
+		in.stop.Wait(context.Background(), -1)
+		end()
+	})
 	dead := r.server.World().NewSignal()
 	p.OnDead(dead.Set)
 	r.server.Go("supervisor-"+name, func(w world.World) {
 		dead.Wait(context.Background(), -1)
+		if r.off {
+			return
+		}
 		_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(20*time.Second)))
 		r.start(name, main)
 	})
@@ -178,7 +252,7 @@ func (r *run) client(p process, w world.World, database, source string) (*pabal.
 	var store driver.Store[*sim.Tx] = pool
 	broker := r.broker.Connect(w, p.link("broker"))
 	if r.watch != nil {
-		s := &sender{name: p.name, w: w, topics: map[string]*sentTopic{}, flying: map[string]bool{}, queue: options.Queue}
+		s := &sender{process: p, w: w, topics: map[string]*sentTopic{}, flying: map[string]bool{}, queue: options.Queue}
 		if s.queue == 0 {
 			s.queue = 10_000
 		}
@@ -194,13 +268,11 @@ func (r *run) client(p process, w world.World, database, source string) (*pabal.
 }
 
 func (r *run) logger(p *sim.Process) *slog.Logger {
-	return slog.New(logged{
-		slog.NewTextHandler(traceWriter{r.s, p.Name}, &slog.HandlerOptions{Level: slog.LevelDebug}), r, p.Name,
-	})
+	if r.c.Trace == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(traceWriter{r.s, p.Name}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
-
-// hear is told what a process logs.
-func (r *run) hear(process, message string) {}
 
 type traceWriter struct {
 	s    *sim.Sim

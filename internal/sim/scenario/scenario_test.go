@@ -15,7 +15,6 @@ var (
 	seeds = flag.Int("sim.seeds", 100, "how many seeds to run")
 	seed  = flag.Uint64("sim.seed", 0, "the one seed to run, with a trace on standard output")
 	reals = flag.Int("sim.real", 20, "how many runs to make on goroutines")
-	less  = flag.Bool("sim.shrink", true, "make a failing seed's run smaller")
 	first = flag.Uint64("sim.first", 1, "the first seed")
 )
 

@@ -1,8 +1,8 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
-	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +37,13 @@ type watch struct {
 	back     map[uuid.UUID]bool // came back through the record queue
 	ordered  map[uuid.UUID]bool // by an operator
 	sent     map[string]bool    // deduplication ids
-	careless bool               // a transaction under way records twice: it may meet others in a circle
+	taken    map[claimed]bool   // accepted, as its sender knows
+	born     map[uuid.UUID]time.Duration
+	copies   map[uuid.UUID]int
+	prompt   time.Duration      // since then nothing goes wrong; 0: something does
+	keeping  bool               // nothing is delivered twice
+	skipped  map[uuid.UUID]bool // ordered to be
+	passed   map[string]bool    // by a consumer's operator: consumer and id
 }
 
 // proven is a topic's proven_at, and since when it has been that.
@@ -47,6 +53,8 @@ func newWatch(r *run) *watch {
 	return &watch{
 		r: r, verdicts: map[claimed]bool{}, probes: map[string]time.Time{}, proven: map[string]proven{}, back: map[uuid.UUID]bool{},
 		ordered: map[uuid.UUID]bool{}, sent: map[string]bool{},
+		taken: map[claimed]bool{}, born: map[uuid.UUID]time.Duration{}, copies: map[uuid.UUID]int{},
+		skipped: map[uuid.UUID]bool{}, passed: map[string]bool{},
 	}
 }
 
@@ -54,6 +62,7 @@ func newWatch(r *run) *watch {
 func (v *watch) pending(was, is *driver.Pending) {
 	switch r := v.r; {
 	case was == nil:
+		v.born[is.ID] = r.s.Elapsed()
 	case is == nil:
 		if !v.back[was.ID] {
 			_ = r.fail("P1 no loss: %s is confirmed and never came back", was.ID)
@@ -108,6 +117,31 @@ func (v *watch) claim(was, is *driver.Pending, now time.Time) {
 	}
 }
 
+// row holds a change of an inbox row against the rules of trying again.
+func (v *watch) row(consumer string, was, is *driver.Row) {
+	if is == nil || is.State != driver.Held && is.State != driver.Parked {
+		return
+	}
+	r := v.r
+	now := r.databases[consumer].Clock()
+	swept := was != nil // and not received just now, in a transaction that may be long
+	if was == nil {
+		was = &driver.Row{State: driver.Held}
+	}
+	switch {
+	case was.State == driver.Done:
+		_ = r.fail("P4 one effect: %s was done at %s, and is %v", is.ID, consumer, is.State)
+	case is.State == driver.Parked:
+	case is.Failures > was.Failures:
+		want := time.Second << min(was.Failures, 9)
+		if pause := is.NextAt.Sub(now); pause > want+time.Second || pause < want-want/10-30*time.Second {
+			_ = r.fail("backoff: %s is tried again at %s in %v after failure %d", is.ID, consumer, pause, is.Failures)
+		}
+	case swept && is.Started > was.Started && is.NextAt.Sub(now) < 20*time.Second:
+		_ = r.fail("inbox: %s is started at %s for %v only", is.ID, consumer, is.NextAt.Sub(now))
+	}
+}
+
 // watchedStore is a process's pool, looked at.
 type watchedStore struct {
 	*sim.Store
@@ -143,7 +177,7 @@ func (s *watchedStore) Settle(ctx context.Context, verdicts []driver.Settlement)
 
 // sender is what one process sends, as a careful broker sees it.
 type sender struct {
-	name   string
+	process
 	w      world.World
 	topics map[string]*sentTopic
 	flying map[string]bool // topic and key of what is in flight
@@ -175,16 +209,21 @@ func (b *watchedBroker) Publish(ctx context.Context, to driver.Destination, mess
 	if to.Topic == "" {
 		return b.Broker.Publish(ctx, to, messages)
 	}
+	for i := range messages {
+		if b.v.r.sick() && plagued(messages[i].Body, poison) {
+			b.p.crash()
+		}
+	}
 	t := b.p.topic(to.Topic)
 	var flying []string
 	jobs := 0
 	for i := range messages {
 		m := &messages[i]
-		claims, err := strconv.Atoi(m.Dedup[37:])
-		if err != nil { // a redelivery
+		if redelivered(m.Dedup) {
 			jobs++
 			continue
 		}
+		claims, _ := strconv.Atoi(m.Dedup[37:])
 		b.one(m, claims)
 		if m.Group != "" {
 			flying = append(flying, to.Topic+" "+m.Group)
@@ -207,6 +246,11 @@ func (b *watchedBroker) Publish(ctx context.Context, to driver.Destination, mess
 	verdicts := b.Broker.Publish(ctx, to, messages)
 	for _, key := range flying {
 		delete(b.p.flying, key)
+	}
+	for i := range messages {
+		if claims, err := strconv.Atoi(messages[i].Dedup[37:]); err == nil && verdicts[i].Kind == driver.Accepted {
+			b.v.taken[claimed{messages[i].ID, claims}] = true
+		}
 	}
 	if jobs == 0 {
 		b.count(t, verdicts)
@@ -245,9 +289,16 @@ func (b *watchedBroker) count(t *sentTopic, verdicts []driver.Verdict) {
 
 func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([]driver.Delivery, error) {
 	deliveries, err := b.Broker.Receive(ctx, queue, limit)
+	for i := range deliveries {
+		if b.v.keeping && deliveries[i].Attempt > 1 {
+			_ = b.v.r.fail("confirming: %s is delivered again while a database is away: nobody keeps it", idOf(&deliveries[i]))
+		}
+	}
 	if strings.HasPrefix(queue, "event-record-") {
 		for i := range deliveries {
-			b.v.back[idOf(&deliveries[i])] = true
+			if !again(&deliveries[i]) { // who never had it does not get it by being told to handle it again
+				b.v.back[idOf(&deliveries[i])] = true
+			}
 		}
 	}
 	return deliveries, err
@@ -258,6 +309,7 @@ func (b *watchedBroker) Ack(ctx context.Context, queue string, deliveries []driv
 		id := idOf(&deliveries[i])
 		switch record := strings.HasPrefix(queue, "event-record-"); {
 		case id == uuid.Nil:
+		case record && again(&deliveries[i]):
 		case record && b.v.r.databases["order"].PendingOf(id) != nil:
 			_ = b.v.r.fail("P1 no loss: %s acknowledges %s and has not confirmed it", b.p.name, id)
 		case !record && !b.v.r.databases[queue].Knows(queue, id):
@@ -276,6 +328,9 @@ func (b *watchedBroker) Extend(
 	return b.Broker.Extend(ctx, queue, deliveries, d)
 }
 
+// again tells a message of a redelivery that has events handled again.
+func again(d *driver.Delivery) bool { return bytes.Contains(d.Body, []byte(`"job":`)) }
+
 func idOf(d *driver.Delivery) uuid.UUID {
 	for _, a := range d.Attributes {
 		if a.Name == "id" {
@@ -284,27 +339,4 @@ func idOf(d *driver.Delivery) uuid.UUID {
 		}
 	}
 	return uuid.Nil
-}
-
-// logged counts what a process tells its operator, by message.
-type logged struct {
-	slog.Handler
-	r *run
-	p string
-}
-
-func (l logged) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= slog.LevelWarn || l.r.c.Trace != nil
-}
-
-func (l logged) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return logged{l.Handler.WithAttrs(attrs), l.r, l.p}
-}
-
-func (l logged) Handle(ctx context.Context, record slog.Record) error {
-	l.r.hear(l.p, record.Message)
-	if l.r.c.Trace == nil {
-		return nil
-	}
-	return l.Handler.Handle(ctx, record)
 }

@@ -30,6 +30,10 @@ func (r *run) weather(w world.World) {
 	event("stalls", f.StallEvery, func() { r.s.Stall(pick(processes), upTo(f.StallMost)) })
 	event("outages", f.OutageEvery, func() { r.s.Outage(pick(servers), upTo(f.OutageMost)) })
 	event("partitions", f.PartitionEvery, func() { r.s.Partition(pick(processes), pick(servers), upTo(f.PartitionMost)) })
+	event("restarts", r.c.RestartEvery, func() {
+		in := r.running[pick(processes)]
+		w.Go("restart", func(w world.World) { r.restart(w, in) })
+	})
 	_ = w.Sleep(context.Background(), r.c.Weather)
 	r.calm.Store(true)
 	r.s.Calm()

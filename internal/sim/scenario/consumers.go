@@ -1,0 +1,124 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/internal/sim"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// relay has no application in it.
+func (r *run) relay(p process, w world.World) {
+	client, _ := r.client(p, w, "order", "order")
+	if r.c.Operator {
+		w.Go("operator", func(w world.World) { r.operate(p, w, client) })
+	}
+	r.mu.Lock()
+	r.operator["order"] = client.Operator
+	r.mu.Unlock()
+	_ = p.run(client)
+}
+
+// consumer is a process of a service that handles events.
+func (r *run) consumer(name string) program {
+	return func(p process, w world.World) {
+		client, _ := r.client(p, w, name, name)
+		o := pabal.ConsumerOptions{Concurrency: 3, Tries: 100, Timeout: 20 * time.Second}
+		if r.c.Plagues {
+			o.Tries, o.PassParked = 9, r.passes(name)
+		}
+		consumer := client.Consumer(name, &o)
+		one := func(ctx context.Context, tx *sim.Tx, e pabal.Received[paid]) error {
+			return r.handle(ctx, p, w, tx, name, e)
+		}
+		pabal.Handle(consumer, orderPaid, one)
+		pabal.HandleBatch(consumer, orderViewed, func(ctx context.Context, tx *sim.Tx, es []pabal.Received[paid]) error {
+			for _, e := range es {
+				if err := one(ctx, tx, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		r.mu.Lock()
+		r.operator[name] = client.Operator
+		r.mu.Unlock()
+		if err := p.run(client); err != nil && p.ctx.Err() == nil {
+			_ = r.fail("consumer ended: %w", err)
+		}
+	}
+}
+
+// passes reports whether a consumer goes on with a key although one of its events is parked.
+func (r *run) passes(consumer string) bool { return consumer == "notification" && r.c.Seed/8%2 == 0 }
+
+// effectOf names the effect of an event, or of its being handled again for a redelivery.
+func effectOf(id, job uuid.UUID) string {
+	if job == uuid.Nil {
+		return id.String()
+	}
+	return id.String() + "/" + job.String()
+}
+
+// handle counts the effect in the consumer's database and checks order.
+func (r *run) handle(
+	ctx context.Context, p process, w world.World, tx *sim.Tx, name string, e pabal.Received[paid],
+) error {
+	if err := r.suffer(p, name, e); err != nil {
+		return err
+	}
+	if err := r.misbehave(ctx, p, w); err != nil {
+		return err
+	}
+	effect := effectOf(e.ID, e.Job)
+	if v, err := tx.Get(ctx, "effect", effect); err != nil {
+		return err
+	} else if v != nil {
+		return r.fail("P4 one effect: %s handles %s again", name, effect)
+	}
+	if err := tx.Put(ctx, "effect", effect, 1); err != nil {
+		return err
+	}
+	if e.Key == "" || e.Data.Plague != "" && r.passes(name) {
+		return nil
+	}
+	key := e.Key
+	if e.Job != uuid.Nil {
+		key += "/" + e.Job.String()
+	}
+	last, err := tx.Get(ctx, "seen", key)
+	if err != nil {
+		return err
+	}
+	if before, _ := last.(int64); before >= e.Position {
+		return r.fail("P5 order: %s handles position %d of %s after %d", name, e.Position, key, before)
+	}
+	return tx.Put(ctx, "seen", key, e.Position)
+}
+
+// misbehave is what handlers do wrong.
+func (r *run) misbehave(ctx context.Context, p process, w world.World) error {
+	if r.calm.Load() {
+		return nil
+	}
+	switch w.Rand() % 100 {
+	case 0, 1, 2:
+		return errors.New("handler is not in the mood")
+	case 3:
+		panic("handler panics")
+	case 4:
+		_ = w.Sleep(ctx, time.Duration(w.Rand()%uint64(30*time.Second)))
+	case 5:
+		if w.Rand()%4 == 0 {
+			p.crash()
+		}
+	case 6:
+		_ = w.Sleep(context.Background(), 40*time.Second) // ignores its context
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/internal/sim"
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+// order is a process of the order service: it records and publishes.
+func (r *run) order(p process, w world.World) {
+	client, store := r.client(p, w, "order", "order")
+	w.Go("run", func(world.World) { _ = p.run(client) })
+	for r.broker.Subscribers(orderPaid.Topic()) < 2 || r.broker.Subscribers(orderViewed.Topic()) < 2 {
+		_ = w.Sleep(context.Background(), time.Second) // what is recorded before anybody subscribes is nobody's
+	}
+	_ = w.Sleep(context.Background(), 10*time.Second) // more than clocks differ
+	done := r.databases["order"].Business("progress", p.name)
+	n, _ := done.(int)
+	for ; r.wants(p, n); n++ {
+		for p.ctx.Err() == nil && !r.placeOrder(w, client, store, p.name, n) {
+			_ = w.Sleep(context.Background(), time.Second)
+		}
+		if !r.calm.Load() {
+			_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(2*r.c.Weather/time.Duration(r.c.Orders))))
+		}
+	}
+	_ = w.Join(context.Background())
+}
+
+// wants waits until a process of the order service has an n-th order to place; false once none will come.
+func (r *run) wants(p process, n int) bool {
+	for p.ctx.Err() == nil {
+		r.mu.Lock()
+		more := n < r.target[p.name]
+		r.orders[p.name] = !more
+		r.mu.Unlock()
+		if more || r.s == nil {
+			return more
+		}
+		r.bells[p.name].Wait(p.ctx, -1)
+	}
+	return false
+}
+
+// want asks a process of the order service for more orders.
+func (r *run) want(name string, n int) {
+	r.mu.Lock()
+	r.target[name] += n
+	r.orders[name] = false
+	r.mu.Unlock()
+	r.bells[name].Set()
+}
+
+var errChanged = errors.New("the customer changed his mind")
+
+// placeOrder is a transaction of the application; it reports whether order n is over.
+func (r *run) placeOrder(w world.World, client *pabal.Client[*sim.Tx], store *sim.Store, name string, n int) bool {
+	ctx, cancel := w.Deadline(context.Background(), 20*time.Second)
+	defer cancel()
+	tx, err := store.Begin(ctx)
+	if err != nil {
+		return false
+	}
+	if done, err := tx.Get(ctx, "progress", name); err != nil || done != nil && done.(int) > n {
+		tx.Rollback(ctx)
+		return err == nil // an answer of COMMIT was lost: it is done
+	}
+	err = r.orderStatements(ctx, w, client, tx, name, n)
+	if errors.Is(err, errChanged) {
+		tx.Rollback(ctx)
+		return w.Rand()%2 == 0
+	}
+	if err != nil && w.Rand()%4 != 0 { // one in four programs ignores errors and commits
+		tx.Rollback(ctx)
+		return false
+	}
+	return tx.Commit(ctx) == nil
+}
+
+func (r *run) orderStatements(
+	ctx context.Context, w world.World, client *pabal.Client[*sim.Tx], tx *sim.Tx, name string, n int,
+) error {
+	key := func() string { return fmt.Sprintf("A%d", w.Rand()%uint64(r.c.Keys)) }
+	if err := tx.Put(ctx, "progress", name, n+1); err != nil {
+		return err
+	}
+	plague := r.plagueOf(name, n)
+	no := key()
+	if plague != "" { // one to a key, or they would wait for each other
+		no = fmt.Sprintf("A%d", n/2%r.c.Keys)
+	}
+	events := []pabal.Event{orderPaid.New(paid{No: no, Amount: n, Plague: plague}), orderViewed.New(paid{No: key()})}
+	if plague == refused { // nobody waits for it
+		events[0], events[1] = orderPaid.New(paid{No: no, Amount: n}), orderViewed.New(paid{No: no, Plague: plague})
+	}
+	if w.Rand()%8 == 0 {
+		events = append(events, orderNoted.New(paid{No: key()}))
+	}
+	for range w.Rand() % 3 {
+		events = append(events, orderPaid.New(paid{No: key(), Amount: n}))
+	}
+	if err := client.Record(ctx, tx, events...); err != nil {
+		return err
+	}
+	switch w.Rand() % 12 {
+	case 0: // a part of it is taken back
+		savepoint := tx.Savepoint()
+		if err := client.Record(ctx, tx, orderPaid.New(paid{No: key(), Amount: -1})); err != nil {
+			return err
+		}
+		tx.RollbackTo(savepoint)
+	case 1: // slow, once in a while longer than the lease
+		_ = w.Sleep(ctx, time.Duration(w.Rand()%uint64(14*time.Second)))
+	case 2:
+		return errChanged
+	}
+	return nil
+}
