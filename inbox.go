@@ -104,11 +104,13 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 	}()
 	work := make([]arrival, len(group)) // of this attempt: another one begins with what was received
 	rows := make([]driver.Row, len(group))
+	c.house.mu.Lock() // the heartbeat may be telling one that it is lost
 	for i, a := range group {
 		work[i] = *a
 		rows[i] = a.row
 		rows[i].State, rows[i].Body = driver.Done, nil
 	}
+	c.house.mu.Unlock()
 	keys := keysOf(rows)
 	loaded, err := c.inbox.Load(ctx, tx, driver.Load{Consumer: c.name, Arrivals: rows, Keys: keys, Waiting: successorsMax + 1})
 	if err != nil {
