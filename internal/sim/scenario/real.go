@@ -16,6 +16,7 @@ const pace = 60
 // RunReal runs the scenario on goroutines, for the race detector: the same programs, the same promises. Processes are
 // restarted instead of crashed, and no run is like another.
 func RunReal(c Config) (result Result) {
+	c.Plagues, c.Operator, c.Later = false, false, 0 // they look into the simulation
 	w := world.Hurried(pace)
 	r := newRun(c, nil)
 	r.broker = sim.NewBrokerServer(w, c.Broker)

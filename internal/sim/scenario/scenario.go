@@ -149,6 +149,8 @@ func newRun(c Config, s *sim.Sim) *run {
 func (r *run) program(name string) program {
 	switch service, _, _ := strings.Cut(name, "-"); service {
 	case "order":
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		if r.target[name] == 0 { // else it begins once more
 			r.orders[name], r.target[name] = false, r.c.Orders
 		}
