@@ -302,6 +302,7 @@ func (p *planner[X]) finished() []chunk[X] {
 			next := p.chunks[i+1].arrivals[0].row
 			next.State, next.NextAt = driver.Held, p.loaded.Now
 			p.chunks[i].save.Rows = addRow(p.chunks[i].save.Rows, next)
+			p.chunks[i+1].save.Rows = addRow(p.chunks[i+1].save.Rows, done(next)) // what Load inserted as done is held by now
 		}
 	}
 	return p.chunks

@@ -261,6 +261,23 @@ func TestSkippedEventIsDeliveredAsASkip(t *testing.T) {
 	}
 }
 
+// What the first of two calls in one transaction leaves behind, in case its handler commits, is over once the second has run.
+func TestSkipBetweenEventsOfABatchHasNoSecondEffect(t *testing.T) {
+	p := newProtocol(t)
+	settlement := p.ClientWith("settlement", &p.options)
+	consumer := settlement.Consumer("settlement", &pabal.ConsumerOptions{Concurrency: 1})
+	pabal.HandleBatch(consumer, orderViewed, func(_ context.Context, _ pabaltest.Tx, events []pabal.Received[Paid]) error {
+		for _, e := range events {
+			p.handled = append(p.handled, fmt.Sprint(e.Data.Amount))
+		}
+		return nil
+	})
+	b := p.intercept(view(1), view(2), view(3))
+	p.deliver(b[0], edited(t, b[1], map[string]any{"skipped": true, "data": nil}), b[2])
+	p.Pass(time.Minute)
+	p.expectHandled("1", "3")
+}
+
 func TestConsumerWaitsForItsDatabaseAndNacksNothing(t *testing.T) {
 	p := newProtocol(t)
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
