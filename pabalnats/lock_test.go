@@ -1,20 +1,15 @@
 package pabalnats_test
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/pabal-go/pabal/driver"
-	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalnats"
 )
 
@@ -87,44 +82,18 @@ func TestOpenNamesTheDirectoryThatIsNone(t *testing.T) {
 	}
 }
 
-// P3: a service may start before its broker does.
-func TestConnectWaitsForTheServerThatIsNotThere(t *testing.T) {
-	port := servers.FreePort(t)
-	var log strings.Builder
-	logger := slog.New(slog.NewTextHandler(&log, nil))
-	b, err := pabalnats.Connect(t.Context(), fmt.Sprintf("nats://127.0.0.1:%d", port), &pabalnats.Options{Logger: logger})
+func TestConnectNamesTheServerThatIsNotThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close() //nolint:errcheck // of a test
-	if said := log.String(); !strings.Contains(said, "NATS is away") {
-		t.Errorf("the log says %q", said)
-	}
-	if most := b.Limits().Message; most != 1<<20 {
-		t.Errorf("a message may have %d bytes, as long as no server says how many", most)
-	}
-	call, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if v := b.Publish(call, driver.Destination{Topic: "paid"}, []driver.Message{message(uuid.New())})[0]; v.Kind != driver.Again {
-		t.Errorf("published to nobody: %v", v)
-	}
-	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
-	if err != nil {
+	url := "nats://" + l.Addr().String()
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	ns.Start()
-	defer ns.WaitForShutdown()
-	defer ns.Shutdown()
-	call, cancel = context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	for err := b.Check(call, village, true); err != nil; err = b.Check(call, village, true) {
-		if call.Err() != nil {
-			t.Fatalf("the server is there, and it is not found: %v", err)
-		}
+	if _, err := pabalnats.Connect(t.Context(), url, nil); err == nil || !strings.Contains(err.Error(), "connect to NATS "+url) {
+		t.Errorf("it answers %v", err)
 	}
-}
-
-func TestConnectNamesTheServerWithoutJetStream(t *testing.T) {
 	plain, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func (b *Broker) Publish(ctx context.Context, to driver.Destination, messages []
 }
 
 func (b *Broker) send(subject string, m *driver.Message) (jetstream.PubAckFuture, driver.Verdict) {
-	if most := b.mostBytes(); len(m.Body) > most {
+	if most := b.conn.MaxPayload(); int64(len(m.Body)) > most {
 		return nil, driver.Verdict{Kind: driver.Never, Err: fmt.Errorf("%d bytes, at most %d", len(m.Body), most)}
 	}
 	msg := &nats.Msg{Subject: subject, Data: append([]byte(nil), m.Body...), Header: nats.Header{}} // sent after we return, perhaps

@@ -159,9 +159,7 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Connect connects to servers elsewhere: a URL, or several with commas between. Servers that are away are no error: it says so
-// in the log and tries for ever, and what is published meanwhile is not accepted. Servers that refuse the user, or have no
-// JetStream, are one.
+// Connect connects to servers elsewhere: a URL, or several with commas between. It reconnects for ever.
 func Connect(ctx context.Context, url string, o *Options) (*Broker, error) {
 	options, err := o.fill()
 	if err != nil {
@@ -188,15 +186,11 @@ func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("NATS", "err", err) }),
 	}, append(more, o.NATS...)...)
 	conn, err := nats.Connect(url, options...)
-	if errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) {
-		log.Warn("NATS is away, connecting", "url", withoutSecrets(url), "err", err)
-		conn, err = nats.Connect(url, append(options, nats.RetryOnFailedConnect(true))...)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS %s: %w", withoutSecrets(url), err)
 	}
 	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(16_384))
-	if err == nil && conn.IsConnected() {
+	if err == nil {
 		call, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		_, err = js.AccountInfo(call)
@@ -211,16 +205,8 @@ func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*
 // Limits implements driver.Broker.
 func (b *Broker) Limits() driver.Limits {
 	return driver.Limits{
-		Message: b.mostBytes(), InFlight: inFlight, Name: 64, Hold: b.o.Hold, Wait: receiveWait, Redelivery: b.o.Retention,
+		Message: int(b.conn.MaxPayload()), InFlight: inFlight, Name: 64, Hold: b.o.Hold, Wait: receiveWait, Redelivery: b.o.Retention,
 	}
-}
-
-// mostBytes is what the server takes; NATS's own default as long as no server has told.
-func (b *Broker) mostBytes() int {
-	if most := b.conn.MaxPayload(); most > 0 {
-		return int(most)
-	}
-	return 1 << 20
 }
 
 // Close implements driver.Broker.
@@ -234,10 +220,7 @@ func (b *Broker) Close() error {
 		closing.Go(q.close)
 	}
 	closing.Wait()
-	var err error
-	if b.conn.IsConnected() { // what is not sent yet to a server that is away goes nowhere
-		err = b.conn.FlushTimeout(5 * time.Second)
-	}
+	err := b.conn.FlushTimeout(5 * time.Second)
 	b.conn.Close()
 	if b.server != nil {
 		b.server.Shutdown()
