@@ -1,14 +1,11 @@
 package pabalnats_test
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/pabal-go/pabal/pabalnats"
 )
@@ -79,33 +76,5 @@ func TestOpenNamesTheDirectoryThatIsNone(t *testing.T) {
 	_, err := pabalnats.Open(file, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "NATS directory: ") || !strings.Contains(err.Error(), file) {
 		t.Errorf("it answers %v", err)
-	}
-}
-
-func TestConnectNamesTheServerThatIsNotThere(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := "nats://" + l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pabalnats.Connect(t.Context(), url, nil); err == nil || !strings.Contains(err.Error(), "connect to NATS "+url) {
-		t.Errorf("it answers %v", err)
-	}
-	plain, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain.Start()
-	defer plain.WaitForShutdown()
-	defer plain.Shutdown()
-	if !plain.ReadyForConnections(10 * time.Second) {
-		t.Fatal("NATS is not ready")
-	}
-	_, err = pabalnats.Connect(t.Context(), plain.ClientURL(), nil)
-	if err == nil || !strings.Contains(err.Error(), "JetStream at "+plain.ClientURL()) {
-		t.Errorf("a server without JetStream: %v", err)
 	}
 }

@@ -17,18 +17,22 @@ import (
 // Publish implements driver.Broker: all messages are sent before the first answer is awaited.
 func (b *Broker) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
 	verdicts := make([]driver.Verdict, len(messages))
+	if err := b.away(); err != nil {
+		return refused(verdicts, err)
+	}
 	subject := b.topicSubject(to.Topic)
 	if to.Queue != "" {
 		subject = b.queueSubject(to.Queue)
 		if err := b.exists(ctx, to.Queue); err != nil {
-			for i := range verdicts {
-				verdicts[i].Err = err
-			}
-			return verdicts
+			return refused(verdicts, err)
 		}
 	}
 	answers := make([]jetstream.PubAckFuture, len(messages))
 	for i := range messages {
+		if err := ctx.Err(); err != nil { // a network that takes nothing holds each write up
+			verdicts[i].Err = err
+			continue
+		}
 		answers[i], verdicts[i] = b.send(subject, &messages[i])
 	}
 	for i, answer := range answers {
@@ -47,9 +51,17 @@ func (b *Broker) Publish(ctx context.Context, to driver.Destination, messages []
 	return verdicts
 }
 
+// refused is verdicts on messages none of which was sent.
+func refused(verdicts []driver.Verdict, err error) []driver.Verdict {
+	for i := range verdicts {
+		verdicts[i].Err = err
+	}
+	return verdicts
+}
+
 func (b *Broker) send(subject string, m *driver.Message) (jetstream.PubAckFuture, driver.Verdict) {
-	if most := b.conn.MaxPayload(); int64(len(m.Body)) > most {
-		return nil, driver.Verdict{Kind: driver.Never, Err: fmt.Errorf("%d bytes, at most %d", len(m.Body), most)}
+	if most := b.conn.MaxPayload(); most > 0 && int64(len(m.Body)) > most { // 0: never connected
+		return nil, driver.Verdict{Kind: driver.Never, Err: tooLarge(len(m.Body), most)}
 	}
 	msg := &nats.Msg{Subject: subject, Data: append([]byte(nil), m.Body...), Header: nats.Header{}} // sent after we return, perhaps
 	for _, a := range m.Attributes {
@@ -61,19 +73,42 @@ func (b *Broker) send(subject string, m *driver.Message) (jetstream.PubAckFuture
 	}
 	future, err := b.js.PublishMsgAsync(msg, options...)
 	if err != nil {
+		if errors.Is(err, nats.ErrMaxPayload) { // with its attributes
+			err = tooLarge(len(m.Body), b.conn.MaxPayload())
+			return nil, driver.Verdict{Kind: driver.Never, Err: err}
+		}
 		return nil, verdictOf(err)
 	}
 	return future, driver.Verdict{}
 }
 
+func tooLarge(size int, most int64) error {
+	return fmt.Errorf("message of %d bytes and its attributes: the server takes %d at most (its max_payload)", size, most)
+}
+
+// Codes of the server's errors that nats.go has no name for.
+const (
+	noResources jetstream.ErrorCode = 10023 // a limit of the server or the account
+	noStorage   jetstream.ErrorCode = 10047 // the server's, or its disk's
+	notStored   jetstream.ErrorCode = 10077 // the stream's own limits, or a failed write
+)
+
 // verdictOf says what an error means for a message. What is not known is Again.
 func verdictOf(err error) driver.Verdict {
-	var api *jetstream.APIError
+	var code jetstream.ErrorCode
+	if api := new(jetstream.APIError); errors.As(err, &api) {
+		code = api.ErrorCode
+	}
 	switch {
-	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadHeaderMsg):
+	case code == jetstream.JSErrCodeStreamMessageExceedsMaximum:
+		return driver.Verdict{Kind: driver.Never, Err: fmt.Errorf("the stream's max_msg_size: %w", err)}
+	case errors.Is(err, nats.ErrBadHeaderMsg):
 		return driver.Verdict{Kind: driver.Never, Err: err}
-	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrPermissionViolation),
-		errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamNotFound:
+	case code == noResources, code == noStorage, code == notStored:
+		return driver.Verdict{Err: fmt.Errorf("the stream has no room: raise its limits, give the server space, or let queues drain: %w", err)}
+	case errors.Is(err, jetstream.ErrNoStreamResponse): // deleted, or without a leader: the next Check tells
+		return driver.Verdict{Err: fmt.Errorf("%w: no stream takes the message: %w", driver.ErrDestination, err)}
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrPermissionViolation), code == jetstream.JSErrCodeStreamNotFound:
 		return driver.Verdict{Err: fmt.Errorf("%w: %w", driver.ErrDestination, err)}
 	default:
 		return driver.Verdict{Err: err}
@@ -137,7 +172,7 @@ func (b *Broker) queue(ctx context.Context, name string) (*queue, error) {
 	q.room = sync.NewCond(&q.mu)
 	q.consume, err = c.Consume(q.put, jetstream.PullMaxMessages(prefetch), jetstream.ConsumeErrHandler(
 		func(_ jetstream.ConsumeContext, err error) {
-			if errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+			if ends(err) {
 				b.forget(name, q)
 			}
 			b.o.Logger.Warn("NATS queue", "queue", name, "err", err)
@@ -147,6 +182,12 @@ func (b *Broker) queue(ctx context.Context, name string) (*queue, error) {
 	}
 	b.queues[name] = q
 	return q, nil
+}
+
+// ends tells whether nats.go pulls no more after an error.
+func ends(err error) bool {
+	return errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound) ||
+		errors.Is(err, jetstream.ErrBadRequest)
 }
 
 // forget gives up a queue whose consumer is gone; the next Receive says so, or finds a new one.

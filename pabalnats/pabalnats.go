@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,7 +37,8 @@ type Options struct {
 	Retention time.Duration
 	// Hold is how long a received message is left to its receiver before it is delivered again. Default 30 s.
 	Hold time.Duration
-	// Replicas of the stream on a cluster: 1, 3 or 5. Default 1.
+	// Replicas of the stream, its bucket and its queues: 1, 3 or 5. Default 3 on a cluster, else 1. It is for what Check
+	// makes; what is there stays as it is.
 	Replicas int
 	// Relaxed, for Open: a message counts as stored before it is synced to disk. A power cut may lose the newest ones
 	// (the republisher finds them), kill -9 of the process does not.
@@ -71,9 +73,6 @@ func (o *Options) fill() (Options, error) {
 	if f.Hold == 0 {
 		f.Hold = 30 * time.Second
 	}
-	if f.Replicas == 0 {
-		f.Replicas = 1
-	}
 	if f.Logger == nil {
 		f.Logger = slog.Default()
 	}
@@ -84,7 +83,7 @@ func (o *Options) fill() (Options, error) {
 		return f, fmt.Errorf("pabalnats: Options.Retention is %v: from 1 h to 90 days", f.Retention)
 	case f.Hold < time.Second || f.Hold > time.Hour:
 		return f, fmt.Errorf("pabalnats: Options.Hold is %v: from 1 s to 1 h", f.Hold)
-	case f.Replicas != 1 && f.Replicas != 3 && f.Replicas != 5:
+	case f.Replicas != 0 && f.Replicas != 1 && f.Replicas != 3 && f.Replicas != 5:
 		return f, fmt.Errorf("pabalnats: Options.Replicas is %d: 1, 3 or 5", f.Replicas)
 	}
 	return f, nil
@@ -97,6 +96,8 @@ type Broker struct {
 	js     jetstream.JetStream
 	server *server.Server // nil: elsewhere
 	lock   *os.File
+	most   int         // bytes of a message when we connected
+	ending atomic.Bool // Close was called
 
 	subscribing sync.Mutex // held while a queue's subscriptions change
 
@@ -159,58 +160,16 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Connect connects to servers elsewhere: a URL, or several with commas between. It reconnects for ever.
-func Connect(ctx context.Context, url string, o *Options) (*Broker, error) {
-	options, err := o.fill()
-	if err != nil {
-		return nil, err
-	}
-	return connect(ctx, url, options)
-}
-
-// secrets are what stands before the host of each URL of a list: user and password, or a token.
-var secrets = regexp.MustCompile(`//[^/,]*@`)
-
-func withoutSecrets(urls string) string { return secrets.ReplaceAllString(urls, "//") }
-
-func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*Broker, error) {
-	log := o.Logger
-	options := append([]nats.Option{
-		nats.Name("pabal"), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second), nats.Timeout(5 * time.Second),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				log.Warn("NATS connection lost, reconnecting", "err", err)
-			}
-		}),
-		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("NATS connection is back", "url", c.ConnectedUrlRedacted()) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("NATS", "err", err) }),
-	}, append(more, o.NATS...)...)
-	conn, err := nats.Connect(url, options...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to NATS %s: %w", withoutSecrets(url), err)
-	}
-	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(16_384))
-	if err == nil {
-		call, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		_, err = js.AccountInfo(call)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("JetStream at %s: %w", withoutSecrets(url), err)
-	}
-	return &Broker{o: o, conn: conn, js: js, queues: map[string]*queue{}, known: map[string]bool{}}, nil
-}
-
 // Limits implements driver.Broker.
 func (b *Broker) Limits() driver.Limits {
 	return driver.Limits{
-		Message: int(b.conn.MaxPayload()), InFlight: inFlight, Name: 64, Hold: b.o.Hold, Wait: receiveWait, Redelivery: b.o.Retention,
+		Message: b.most, InFlight: inFlight, Name: 64, Hold: b.o.Hold, Wait: receiveWait, Redelivery: b.o.Retention,
 	}
 }
 
 // Close implements driver.Broker.
 func (b *Broker) Close() error {
+	b.ending.Store(true)
 	b.mu.Lock()
 	queues := b.queues
 	b.queues = map[string]*queue{}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pabal-go/pabal/driver"
@@ -21,8 +22,32 @@ func (b *Broker) topicSubject(name string) string { return b.o.Stream + ".topic.
 func (b *Broker) queueSubject(name string) string { return b.o.Stream + ".queue." + name }
 func (b *Broker) bucket() string                  { return b.o.Stream + "-topology" }
 
-// Check implements driver.Broker.
+// Check implements driver.Broker. In a cluster what was just made, or whose leader went, has no leader for a moment: the
+// whole is tried again then, for up to 10 s, and changes nothing that is there.
 func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) error {
+	const most, pause = 10 * time.Second, 200 * time.Millisecond
+	for end := time.Now().Add(most); ; {
+		err := b.check(ctx, t, create)
+		if err == nil || !leaderless(err) || ctx.Err() != nil || time.Now().Add(pause).After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// leaderless tells the answers of a cluster that chooses a leader: none at all, and JetStream's own "unavailable".
+func leaderless(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
+		errors.As(err, &api) && api.Code == 503
+}
+
+func (b *Broker) check(ctx context.Context, t driver.Topology, create bool) error {
 	stream, err := b.stream(ctx, create)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		missing := append([]string{"stream " + b.o.Stream}, b.missingBucket(t)...)
@@ -36,7 +61,7 @@ func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) erro
 	}
 	kv, err := b.js.KeyValue(ctx, b.bucket())
 	if errors.Is(err, jetstream.ErrBucketNotFound) && create {
-		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: b.bucket(), Replicas: b.o.Replicas})
+		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: b.bucket(), Replicas: b.replicas()})
 	}
 	var missing []string
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -95,13 +120,24 @@ func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, err
 	stream, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: b.o.Stream, Subjects: []string{b.o.Stream + ".topic.>", b.o.Stream + ".queue.>"},
 		Retention: jetstream.InterestPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
-		MaxAge: b.o.Retention, Replicas: b.o.Replicas, Duplicates: 2 * time.Minute,
+		MaxAge: b.o.Retention, Replicas: b.replicas(), Duplicates: 2 * time.Minute,
 		Description: "Pabal: a subject for each topic and each queue",
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create stream %s: %w", b.o.Stream, err)
+		return nil, fmt.Errorf("create stream %s with %d replicas (Options.Replicas): %w", b.o.Stream, b.replicas(), err)
 	}
 	return stream, nil
+}
+
+// replicas of what is made; those of queues follow the stream's.
+func (b *Broker) replicas() int {
+	switch {
+	case b.o.Replicas > 0:
+		return b.o.Replicas
+	case b.conn.ConnectedClusterName() != "":
+		return 3
+	}
+	return 1
 }
 
 func (b *Broker) checkTopic(ctx context.Context, kv jetstream.KeyValue, name string, create bool, missing *[]string) error {
@@ -203,7 +239,8 @@ func (b *Broker) subscribe(ctx context.Context, kv jetstream.KeyValue, q driver.
 func wrongRevision(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, jetstream.ErrKeyExists) ||
-		errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+			api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) // of a replicated bucket
 }
 
 // filter makes the queue's consumer, or adds what its filter subjects lack and sets its hold. It takes none away: another
@@ -230,7 +267,7 @@ func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue stri
 	}
 	_, err = stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable: queue, FilterSubjects: want, AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.o.Hold, MaxDeliver: -1,
-		MaxAckPending: inFlight, DeliverPolicy: jetstream.DeliverNewPolicy, Replicas: b.o.Replicas,
+		MaxAckPending: inFlight, DeliverPolicy: jetstream.DeliverNewPolicy,
 		Description: "Pabal: queue " + queue,
 	})
 	return err
