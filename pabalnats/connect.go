@@ -2,7 +2,6 @@ package pabalnats
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -76,6 +75,9 @@ func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*
 
 // unreachable tells a server that is away from one that answers, and refuses.
 func unreachable(err error) bool {
+	if errors.Is(err, nats.ErrTLS) { // also a connection that is closed right after the handshake, as our certificate is refused
+		return false
+	}
 	if op := new(net.OpError); errors.As(err, &op) {
 		return op.Op != "remote error" && op.Op != "local error" // those are alerts of TLS
 	}
@@ -85,11 +87,11 @@ func unreachable(err error) bool {
 // explained says which option mends a connection that is refused.
 func explained(err error) error {
 	var unknown x509.UnknownAuthorityError
-	var alert tls.AlertError
+	op := new(net.OpError)
 	switch {
 	case errors.As(err, &unknown):
 		return fmt.Errorf("nobody here vouches for the server's certificate, give its authority's file (nats.RootCAs): %w", err)
-	case errors.As(err, &alert):
+	case errors.As(err, &op) && (op.Op == "remote error" || errors.Is(err, nats.ErrTLS)):
 		return fmt.Errorf("the server refuses our certificate, or wants one, give it (nats.ClientCert): %w", err)
 	case errors.Is(err, nats.ErrAuthorization):
 		return fmt.Errorf("the server refuses user, password, token, key or credentials: %w", err)
