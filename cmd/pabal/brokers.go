@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/nats-io/nats.go"
 
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/pabalnats"
@@ -62,7 +63,54 @@ func openNATS(a *app, address, rest string) (driver.Broker, error) {
 	if !strings.HasPrefix(rest, "//") {
 		return nil, usage("give nats://HOST:PORT")
 	}
-	return pabalnats.Connect(a.ctx, address, &pabalnats.Options{Logger: a.log})
+	servers, query, _ := strings.Cut(address, "?")
+	settings, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	o := pabalnats.Options{Logger: a.log}
+	if err := setNATS(&o, settings); err != nil {
+		return nil, usage("%w", err)
+	}
+	return pabalnats.Connect(a.ctx, servers, &o)
+}
+
+// setNATS sets what an address has after its servers.
+func setNATS(o *pabalnats.Options, settings url.Values) (err error) {
+	if settings.Has("cert") != settings.Has("key") {
+		return errors.New("cert and key: give both files")
+	}
+	for name := range settings {
+		value := settings.Get(name)
+		switch name {
+		case "ca":
+			o.NATS = append(o.NATS, nats.RootCAs(value))
+		case "cert":
+			o.NATS = append(o.NATS, nats.ClientCert(value, settings.Get("key")))
+		case "key": // with cert
+		case "creds":
+			o.NATS = append(o.NATS, nats.UserCredentials(value))
+		case "nkey":
+			var seed nats.Option
+			if seed, err = nats.NkeyOptionFromSeed(value); err == nil {
+				o.NATS = append(o.NATS, seed)
+			}
+		case "stream":
+			o.Stream = value
+		case "replicas":
+			o.Replicas, err = strconv.Atoi(value)
+		case "hold":
+			o.Hold, err = time.ParseDuration(value)
+		case "retention":
+			o.Retention, err = time.ParseDuration(value)
+		default:
+			err = errors.New("no such setting; there are ca, cert, key, creds, nkey (files), stream, replicas, hold, retention")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func openEmbedded(a *app, _, directory string) (driver.Broker, error) {
