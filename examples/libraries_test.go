@@ -7,14 +7,21 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
 	gormmysql "gorm.io/driver/mysql"
+	gormpostgres "gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/examples/orders"
+	"github.com/pabal-go/pabal/examples/orders/postgres"
 	"github.com/pabal-go/pabal/internal/servers"
+	"github.com/pabal-go/pabal/pabalpgx"
 	"github.com/pabal-go/pabal/pabalsql"
 )
 
@@ -25,10 +32,19 @@ type Paid struct {
 
 var orderPaid = pabal.Define("order-pay-done", pabal.Key(func(p Paid) string { return p.OrderNo }))
 
-// house has an order to pay, and a client that records.
+// house is a database with orders, and a client that records in it.
 type house struct {
-	db     *sql.DB
-	client *pabal.Client[*sql.Tx]
+	db      *sql.DB
+	client  *pabal.Client[*sql.Tx]
+	queries func(orders.DBTX) queries
+	gorm    gorm.Dialector
+}
+
+// queries is what sqlc makes of queries.sql and queries_postgres.sql.
+type queries interface {
+	PlaceOrder(ctx context.Context, no string) error
+	PayOrder(ctx context.Context, no string) (int64, error)
+	StatusOf(ctx context.Context, no string) (string, error)
 }
 
 // silent is a broker of a client that does not run: its events are due at once for `pabal relay`.
@@ -36,7 +52,7 @@ type silent struct{ driver.Broker }
 
 func (silent) Limits() driver.Limits { return driver.Limits{} }
 
-func open(t *testing.T) house {
+func onMariaDB(t *testing.T) house {
 	t.Helper()
 	db, err := pabalsql.OpenMySQL(servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true}).Database(t, ""), nil)
 	if err != nil {
@@ -46,18 +62,58 @@ func open(t *testing.T) house {
 	if _, err := pabalsql.Migrate(t.Context(), db, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec("create table orders (no varchar(32) not null primary key, status varchar(16) not null)"); err != nil {
-		t.Fatal(err)
-	}
 	store, err := pabalsql.New(db, nil)
 	if err != nil {
+		t.Fatal(err)
+	}
+	h := furnished(t, db, store)
+	h.queries = func(tx orders.DBTX) queries { return orders.New(tx) }
+	h.gorm = gormmysql.New(gormmysql.Config{Conn: db})
+	return h
+}
+
+// On PostgreSQL, database/sql works over a pool of watched connections of pgx.
+func onPostgres(t *testing.T) house {
+	t.Helper()
+	cfg, err := pgxpool.ParseConfig(servers.Postgres(t, "synchronous_commit=off").URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), pabalpgx.Watch(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := pabalpgx.Migrate(t.Context(), pool, nil); err != nil {
+		t.Fatal(err)
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	t.Cleanup(func() { _ = db.Close() })
+	store, err := pabalpgx.NewSQL(db, pool, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := furnished(t, db, store)
+	h.queries = func(tx orders.DBTX) queries { return postgres.New(tx) }
+	h.gorm = gormpostgres.New(gormpostgres.Config{Conn: db})
+	return h
+}
+
+func furnished(t *testing.T, db *sql.DB, store driver.Store[*sql.Tx]) house {
+	t.Helper()
+	if _, err := db.Exec("create table orders (no varchar(32) not null primary key, status varchar(16) not null)"); err != nil {
 		t.Fatal(err)
 	}
 	client, err := pabal.New(t.Context(), store, silent{}, "order", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return house{db, client}
+	return house{db: db, client: client}
+}
+
+func onEach(t *testing.T, f func(t *testing.T, h house)) {
+	t.Run("MariaDB", func(t *testing.T) { f(t, onMariaDB(t)) })
+	t.Run("PostgreSQL", func(t *testing.T) { f(t, onPostgres(t)) })
 }
 
 // events answers the keys of the events that are recorded, and fails unless each has its row in the work list.
@@ -78,10 +134,10 @@ func (h house) events(t *testing.T) string {
 }
 
 // With sqlc, the transaction is the caller's.
-func TestSQLC(t *testing.T) {
-	h := open(t)
-	queries := orders.New(h.db)
-	if err := queries.PlaceOrder(t.Context(), "A-1"); err != nil {
+func TestSQLC(t *testing.T) { onEach(t, withSQLC) }
+
+func withSQLC(t *testing.T, h house) {
+	if err := h.queries(h.db).PlaceOrder(t.Context(), "A-1"); err != nil {
 		t.Fatal(err)
 	}
 	pay := func(ctx context.Context, no string) error {
@@ -90,7 +146,7 @@ func TestSQLC(t *testing.T) {
 			return err
 		}
 		defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
-		n, err := queries.WithTx(tx).PayOrder(ctx, no)
+		n, err := h.queries(tx).PayOrder(ctx, no)
 		if err != nil {
 			return err
 		}
@@ -108,7 +164,7 @@ func TestSQLC(t *testing.T) {
 	if err := pay(t.Context(), "A-2"); err == nil {
 		t.Error("an order was paid that there is not")
 	}
-	if status, err := queries.StatusOf(t.Context(), "A-1"); err != nil || status != "paid" {
+	if status, err := h.queries(h.db).StatusOf(t.Context(), "A-1"); err != nil || status != "paid" {
 		t.Errorf("the order is %s, %v", status, err)
 	}
 	if is := h.events(t); is != "[A-1]" {
@@ -117,9 +173,10 @@ func TestSQLC(t *testing.T) {
 }
 
 // With gorm, the transaction is under its Statement.ConnPool.
-func TestGorm(t *testing.T) {
-	h := open(t)
-	g, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: h.db}), &gorm.Config{Logger: logger.Discard})
+func TestGorm(t *testing.T) { onEach(t, withGorm) }
+
+func withGorm(t *testing.T, h house) {
+	g, err := gorm.Open(h.gorm, &gorm.Config{Logger: logger.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +225,52 @@ func TestGorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	if is := h.events(t); is != "[A-1 A-1]" {
+		t.Errorf("events of %s are recorded", is)
+	}
+}
+
+// With nothing but database/sql, the transaction is the caller's, at any isolation.
+func TestDatabaseSQL(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		for _, end := range []func(tx *sql.Tx) error{(*sql.Tx).Rollback, (*sql.Tx).Commit} {
+			tx, err := h.db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelSerializable})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := h.client.Record(t.Context(), tx, orderPaid.New(Paid{OrderNo: "A-1"})); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(tx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if is := h.events(t); is != "[A-1]" {
+			t.Errorf("events of %s are recorded", is)
+		}
+	})
+}
+
+// With bun, the transaction is in its bun.Tx.
+func TestBun(t *testing.T) {
+	h := onPostgres(t)
+	b := bun.NewDB(h.db, pgdialect.New())
+	refused := errors.New("refused")
+	pay := func(no string, answer error) error {
+		return b.RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+			_, err := tx.NewInsert().Model(&map[string]any{"no": no, "status": "paid"}).TableExpr("orders").Exec(ctx)
+			if err != nil {
+				return err
+			}
+			return errors.Join(h.client.Record(ctx, tx.Tx, orderPaid.New(Paid{OrderNo: no})), answer)
+		})
+	}
+	if err := pay("A-1", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := pay("A-2", refused); !errors.Is(err, refused) {
+		t.Error(err)
+	}
+	if is := h.events(t); is != "[A-1]" {
 		t.Errorf("events of %s are recorded", is)
 	}
 }
