@@ -11,7 +11,7 @@ type relayCommand struct {
 	storeFlags
 	brokerFlags
 	Source string        `help:"The source whose events the store keeps; default: what is stored."`
-	Sweep  time.Duration `help:"How often the store is looked at." default:"1s"`
+	Sweep  time.Duration `help:"How often the store is looked at." default:"500ms"`
 }
 
 func (c *relayCommand) Run(a *app) error {

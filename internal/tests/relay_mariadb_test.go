@@ -1,12 +1,9 @@
 package tests
 
 import (
-	"bytes"
 	"database/sql"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -47,18 +44,7 @@ func TestRelayPublishesWhatTheProcedureRecords(t *testing.T) {
 		t.Errorf("migrate says %q", said)
 	}
 
-	relay := exec.Command(binary, "relay", "--db", m.URL(name), "--source", "order", "--broker", "embedded:"+filepath.Join(t.TempDir(), "nats"))
-	var said bytes.Buffer
-	relay.Stdout, relay.Stderr = &said, &said
-	if err := relay.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = relay.Process.Signal(syscall.SIGTERM)
-		if err := relay.Wait(); err != nil {
-			t.Errorf("relay: %v; it said\n%s", err, &said)
-		}
-	}()
+	startRelay(t, binary, m.URL(name))
 	for n := range 3 {
 		tx, err := db.Begin()
 		if err != nil {
