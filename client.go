@@ -125,7 +125,7 @@ type Client[X any] struct {
 	publisher *publisher
 	consumers []*Consumer[X]
 	running   bool
-	unready   int // consumers, and the confirmer, whose queues are not there yet
+	unready   int // consumers whose queues are not there yet
 	ready     world.Signal
 }
 
@@ -169,9 +169,10 @@ func New[X any](
 	}, nil
 }
 
-// Ready waits until [Client.Run] has the queues of this client's consumers, and its record queue, subscribed: what is
-// published from then on reaches them. A broker has no copy of what was published before, so a program that takes
-// requests should wait for Ready first.
+// Ready waits until [Client.Run] has the queues of this client's consumers subscribed: what is published from then on reaches
+// them. A broker has no copy of what was published before, so a program that takes requests should wait for Ready first. A
+// queue that was subscribed before, as the database remembers, counts at once: a broker that is away delays only the first
+// start of a service. The record queue is subscribed to a topic before anything is published there.
 func (c *Client[X]) Ready(ctx context.Context) error {
 	for {
 		c.house.mu.Lock()
@@ -188,7 +189,7 @@ func (c *Client[X]) Ready(ctx context.Context) error {
 	}
 }
 
-// subscribed is called by each stage whose queue is there.
+// subscribed is called by each consumer whose queue is there.
 func (c *Client[X]) subscribed() {
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
@@ -246,7 +247,9 @@ func (c *Client[X]) Run(ctx context.Context) error {
 	again := c.running
 	c.running = true
 	if !again {
-		c.unready = len(c.consumers) + 1
+		if c.unready = len(c.consumers); c.unready == 0 {
+			c.ready.Set()
+		}
 	}
 	consumers := c.consumers
 	h.mu.Unlock()
@@ -337,7 +340,7 @@ func (c *Client[X]) intake(ctx, patience context.Context, w world.World, consume
 	republisher := &republisher{house: h, publisher: c.publisher}
 	confirmer := newConfirmer(h)
 	w.Go("republisher", func(world.World) { republisher.run(ctx) })
-	w.Go("confirmer", func(w world.World) { confirmer.run(ctx, w, c.subscribed) })
+	w.Go("confirmer", func(w world.World) { confirmer.run(ctx, w) })
 	w.Go("redeliverer", func(world.World) { (&redeliverer{house: h, publisher: c.publisher}).run(ctx) })
 	w.Go("keeper", func(world.World) { c.runKeeper(ctx, consumers) })
 	for _, consumer := range consumers {

@@ -81,11 +81,10 @@ func newConfirmer(h *house) *confirmer {
 }
 
 // run confirms until ctx ends. A message that was received is confirmed and acknowledged, or comes again by itself.
-func (c *confirmer) run(ctx context.Context, w world.World, subscribed func()) {
+func (c *confirmer) run(ctx context.Context, w world.World) {
 	if !c.ensureQueue(ctx) {
 		return
 	}
-	subscribed()
 	w.Go("prover", func(world.World) { c.runProver(ctx) })
 	most := receiveBatch
 	if c.limits.Receive > 0 {

@@ -143,13 +143,19 @@ func (c *Consumer[X]) bound() int {
 }
 
 // run consumes until ctx ends, and returns when the handlers that were running have ended; patience cancels them. It calls
-// subscribed once its queue is there.
+// subscribed when its queue is there, at once when it was before.
 func (c *Consumer[X]) run(ctx, patience context.Context, w world.World, subscribed func()) {
+	remembered := c.remembered(ctx)
+	if remembered {
+		subscribed() // the broker keeps the queue's copies, whether or not it is there now
+	}
 	t := c.topology()
 	if !c.house.ensure(ctx, t) || !c.subscribed(ctx) {
 		return
 	}
-	subscribed()
+	if !remembered {
+		subscribed()
+	}
 	for range c.o.Concurrency {
 		c.lanes = append(c.lanes, &consumerLane{wake: w.NewSignal()})
 	}

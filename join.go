@@ -3,6 +3,7 @@ package pabal
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/pabal-go/pabal/driver"
 )
@@ -21,6 +22,22 @@ func (c *Consumer[X]) subscribed(ctx context.Context) bool {
 		_ = c.house.w.Sleep(ctx, pause)
 	}
 	return false
+}
+
+// remembered is whether the queue was subscribed to every topic before, in the life of another process.
+func (c *Consumer[X]) remembered(ctx context.Context) bool {
+	call, cancel := c.house.w.Deadline(ctx, c.house.o.Lease)
+	defer cancel()
+	r, err := c.inbox.Read(call, driver.InboxQuery{Consumer: c.name, Memories: true})
+	if err != nil {
+		return false // it is made sure of, then
+	}
+	for _, topic := range c.topics {
+		if !slices.ContainsFunc(r.Memories, func(m driver.Memory) bool { return m.Source == "" && m.Topic == topic.Name }) {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Consumer[X]) noteSubscribed(ctx context.Context) error {

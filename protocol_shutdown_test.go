@@ -140,6 +140,24 @@ func TestRunReturnsWithinTwentyFiveSecondsWhateverHangs(t *testing.T) {
 	}
 }
 
+// P3: the broker's absence delays the first start of a service, and no later one.
+func TestServiceThatRanBeforeOpensWithoutItsBroker(t *testing.T) {
+	p := newProtocol(t)
+	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
+	p.record(pay("A1", 1))
+	p.Settle(time.Minute)
+	p.Kill(p.order)
+	p.Kill(settlement)
+	p.BrokerAway(10 * time.Minute)
+	p.order = p.another()
+	p.settlement(pabal.ConsumerOptions{}, nil)
+	p.record(pay("A1", 2)) // fails the test when one of the two is not ready
+	p.Settle(time.Hour)
+	if got := fmt.Sprint(p.handled); got != "[A1:1 A1:2]" {
+		t.Errorf("handled %s", got)
+	}
+}
+
 // In the real world, where a handler that hangs is a goroutine that nobody can end.
 func TestHungHandlerLosesItsConnectionOnGoroutines(t *testing.T) {
 	const pace = 50
