@@ -102,15 +102,14 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 			_ = c.finishTx(ctx, tx, how) // what failed is known already
 		}
 	}()
-	work := make([]arrival, len(group)) // of this attempt: another one begins with what was received
-	rows := make([]driver.Row, len(group))
 	c.house.mu.Lock() // the heartbeat may be telling one that it is lost
-	for i, a := range group {
-		work[i] = *a
-		rows[i] = a.row
+	work, copies := firsts(group)
+	c.house.mu.Unlock()
+	rows := make([]driver.Row, len(work))
+	for i := range work {
+		rows[i] = work[i].row
 		rows[i].State, rows[i].Body = driver.Done, nil
 	}
-	c.house.mu.Unlock()
 	keys := keysOf(rows)
 	loaded, err := c.inbox.Load(ctx, tx, driver.Load{Consumer: c.name, Arrivals: rows, Keys: keys, Waiting: successorsMax + 1})
 	if err != nil {
@@ -123,6 +122,9 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 		} else if !p.resume(a, loaded.Known[i]) {
 			return result{} // somebody else had it meanwhile
 		}
+	}
+	for _, a := range copies {
+		p.note("duplicate", a.row.Topic) // 1
 	}
 	p.follow(most)
 	resume := group[0].started == 0 && work[0].started > 0

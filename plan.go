@@ -3,6 +3,8 @@ package pabal
 import (
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/pabal-go/pabal/driver"
 )
 
@@ -34,6 +36,27 @@ type planner[X any] struct {
 	first  driver.Save // what is saved whatever the handlers do
 	tally  []tally
 	wake   bool // a row is due at once: the inbox sweep should look
+}
+
+// firsts are the arrivals of a group, for one attempt: another one begins with what was received. Further copies of an event
+// come apart: they are duplicates of the first one, whatever the inbox knows.
+func firsts(group []*arrival) (work []arrival, copies []*arrival) {
+	type identity struct {
+		source  string
+		id, job uuid.UUID
+	}
+	seen := make(map[identity]bool, len(group))
+	work = make([]arrival, 0, len(group))
+	for _, a := range group {
+		is := identity{a.row.Source, a.row.ID, a.row.Job}
+		if seen[is] {
+			copies = append(copies, a)
+			continue
+		}
+		seen[is] = true
+		work = append(work, *a)
+	}
+	return work, copies
 }
 
 func newPlanner[X any](c *Consumer[X], keys []driver.CursorKey, loaded *driver.Loaded) *planner[X] {

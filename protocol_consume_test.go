@@ -319,6 +319,29 @@ func TestTwoProcessesOfAConsumerShareItsQueueAndKeepOrder(t *testing.T) {
 	}
 }
 
+// P4: a broker that was away may bring several copies of an event together, and a batch handler gets it once.
+func TestCopiesInOneTransactionHaveOneEffect(t *testing.T) {
+	p := newProtocol(t)
+	client := p.ClientWith("settlement", &p.options)
+	consumer := client.Consumer("settlement", &pabal.ConsumerOptions{Concurrency: 1})
+	handle := func(_ context.Context, _ pabaltest.Tx, es []pabal.Received[Paid]) error {
+		for _, e := range es {
+			p.handled = append(p.handled, fmt.Sprintf("%s:%d", e.Key, e.Data.Amount))
+		}
+		return nil
+	}
+	pabal.HandleBatch(consumer, orderViewed, handle)
+	pabal.HandleBatch(consumer, OrderPaid, handle)
+	bodies := p.intercept(view(1), pay("A1", 2), pay("A1", 3))
+	p.deliver(bodies[0], bodies[0], bodies[0], bodies[1], bodies[1], bodies[2], bodies[1], bodies[2])
+	p.Settle(time.Minute)
+	p.expectHandled(":1", "A1:2", "A1:3")
+	p.expectCount("consume duplicate", 5)
+	if rows := p.received(client); len(rows) > 0 {
+		t.Errorf("kept %q", kept(rows))
+	}
+}
+
 func TestFailingBatchFallsBackToOneByOne(t *testing.T) {
 	p := newProtocol(t)
 	client := p.Client("billing")

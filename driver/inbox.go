@@ -118,7 +118,7 @@ type Row struct {
 // Load is a call of Inbox.Load.
 type Load struct {
 	Consumer string
-	Arrivals []Row       // of state Done; inserted where absent
+	Arrivals []Row       // of state Done, no event twice; inserted where absent
 	Keys     []CursorKey // distinct; those of the arrivals with a position
 	Waiting  int         // how many waiting rows of each key to answer at most; 0 to 101
 }
