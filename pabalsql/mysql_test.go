@@ -300,3 +300,37 @@ func mysqlPlan(t *testing.T, db *sql.DB, statement string) (steps []planStep) {
 	}
 	return steps
 }
+
+// P2: what a caller commits although Record failed in its midst is never claimed without being in the table.
+func TestRecordThatFailedAndIsCommittedLeavesNothingToPublish(t *testing.T) {
+	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
+	for name, as := range map[string]func(*Store) *Store{"MariaDB": func(s *Store) *Store { return s }, "MySQL": AsMySQL} {
+		for _, key := range []string{"", "k1"} {
+			t.Run(fmt.Sprintf("%s, key %q", name, key), func(t *testing.T) {
+				db, s := openServer(t, m)
+				s = as(s)
+				tx, err := db.BeginTx(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e := driver.Event{ID: uuid.Must(uuid.NewV7()), Topic: "paid", Type: strings.Repeat("x", 129), Key: key, Payload: []byte("{}")}
+				err = s.Record(t.Context(), tx, driver.Recording{Events: []driver.Event{e}, Outcome: func(driver.CommitState) {}})
+				if err == nil {
+					t.Fatal("a type that does not fit its column was recorded")
+				}
+				if err := tx.Commit(); err != nil {
+					t.Fatal(err)
+				}
+				got, err := s.Claim(t.Context(), driver.Selection{IDs: []driver.Ref{{ID: e.ID}}, Decide: func(_ time.Time, rows []driver.Pending) (all []driver.Decision) {
+					for _, row := range rows {
+						all = append(all, driver.Decision{Pending: row})
+					}
+					return all
+				}})
+				if len(got) != 0 || err != nil {
+					t.Errorf("claimed %+v, %v", got, err)
+				}
+			})
+		}
+	}
+}

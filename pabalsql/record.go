@@ -74,7 +74,8 @@ type counters struct {
 	now        time.Time
 }
 
-// Record implements driver.Store: at most five statements, without keys at most three (MariaDB: four and two).
+// Record implements driver.Store: at most five statements, without keys at most three (MariaDB: two). Events go before their pending
+// rows: a caller who commits although Record failed must leave no pending row without its event, which would be published (P2).
 func (s *Store) Record(ctx context.Context, tx *sql.Tx, r driver.Recording) error {
 	c, err := meet(ctx, tx)
 	if err != nil {
@@ -89,13 +90,9 @@ func (s *Store) Record(ctx context.Context, tx *sql.Tx, r driver.Recording) erro
 	}
 	inserted := false
 	if k.now.IsZero() { // no lock was waited for
-		k.now, inserted, err = s.insertPendingNow(ctx, tx, r)
-	}
-	if err == nil && !inserted {
-		err = s.insertPending(ctx, tx, r, k.now)
-	}
-	if err != nil {
-		return fmt.Errorf("insert pending rows: %w", err)
+		if k.now, inserted, err = s.insertNow(ctx, tx, r.Events, len(k.list) > 0); err != nil {
+			return fmt.Errorf("insert events: %w", err)
+		}
 	}
 	for i := range r.Events {
 		e := &r.Events[i]
@@ -104,7 +101,40 @@ func (s *Store) Record(ctx context.Context, tx *sql.Tx, r driver.Recording) erro
 			find(k.list, e).next(e, k.generation)
 		}
 	}
-	return s.insert(ctx, tx, r, k.list)
+	if !inserted {
+		if err := s.insertEvents(ctx, tx, r.Events); err != nil {
+			return fmt.Errorf("insert events: %w", err)
+		}
+	}
+	return s.insertRest(ctx, tx, r, k.list)
+}
+
+// insertNow inserts events without key and answers their time, the clock of that statement. With keys, or a database that has no
+// such statement, it only asks for the clock.
+func (s *Store) insertNow(ctx context.Context, tx *sql.Tx, events []driver.Event, keyed bool) (now time.Time, inserted bool, err error) {
+	text, err := s.statement("insert events now")
+	if err != nil || text == "" || keyed {
+		now, err = s.clock(ctx, tx)
+		return now, false, err
+	}
+	rows := make([][]any, len(events))
+	for i := range events {
+		e := &events[i]
+		rows[i] = []any{e.ID[:], e.Topic, e.Type, e.ContentType, e.Version, payload(e), e.Headers, e.Traceparent, e.Bare}
+	}
+	read := func(rows *sql.Rows) error { return rows.Scan(nullTime{&now}) }
+	err = s.queryRows(ctx, tx, read, "insert events now", rows)
+	if err == nil && now.IsZero() { // MySQL returns nothing from an insert
+		err = s.query(ctx, tx, read, "recorded since", events[0].ID[:])
+	}
+	return now, true, err
+}
+
+func payload(e *driver.Event) []byte {
+	if e.Payload == nil {
+		return []byte{} // the column is not null
+	}
+	return e.Payload
 }
 
 // next gives an event its position and moves the counter.
@@ -139,9 +169,10 @@ func (s *Store) counters(ctx context.Context, tx *sql.Tx, events []driver.Event)
 	for i, c := range k.list {
 		names[i] = []any{c.topic, c.key}
 	}
-	read := false
-	scan := func(r *sql.Rows) error {
-		read = true
+	if err := s.execRows(ctx, tx, "lock counters", names); err != nil {
+		return k, err
+	}
+	err = s.queryRows(ctx, tx, func(r *sql.Rows) error {
 		var topic, key string
 		var of, position, floor int64
 		var last driver.Ref
@@ -154,60 +185,32 @@ func (s *Store) counters(ctx context.Context, tx *sql.Tx, events []driver.Event)
 			c.last = last
 		}
 		return err
-	}
-	err = s.queryRows(ctx, tx, scan, "lock counters", names)
-	if err == nil && !read {
-		err = s.queryRows(ctx, tx, scan, "counters", names)
-	}
+	}, "counters", names)
 	return k, err
 }
 
-// insertPendingNow inserts the pending rows of events without key and answers their time, the clock of that statement. A
-// database without such a statement is asked for its clock, and the rows are still to be inserted.
-func (s *Store) insertPendingNow(ctx context.Context, tx *sql.Tx, r driver.Recording) (now time.Time, inserted bool, err error) {
-	rows := make([][]any, len(r.Events))
-	for i := range r.Events {
-		rows[i] = []any{r.Events[i].ID[:], r.Events[i].Topic, r.Lease.Microseconds()}
+func (s *Store) insertEvents(ctx context.Context, tx *sql.Tx, events []driver.Event) error {
+	rows := make([][]any, len(events))
+	for i := range events {
+		e := &events[i]
+		rows[i] = []any{e.ID[:], e.Topic, e.Type, e.Key, e.ContentType, e.Version, payload(e), e.Headers, e.Traceparent,
+			e.RecordedAt.UnixMicro(), e.Position, idOrNull(e.Prev.ID), positionOrNull(e.Prev.Position), micros(e.Prev.RecordedAt), e.Bare}
 	}
-	text, err := s.statement("insert pending now")
-	if err != nil || text == "" {
-		now, err = s.clock(ctx, tx)
-		return now, false, err
-	}
-	read := func(rows *sql.Rows) error { return rows.Scan(nullTime{&now}) }
-	err = s.queryRows(ctx, tx, read, "insert pending now", rows)
-	if err == nil && now.IsZero() { // MySQL returns nothing from an insert
-		err = s.query(ctx, tx, read, "pending since", r.Events[0].ID[:])
-	}
-	return now, true, err
+	return s.execRows(ctx, tx, "insert events", rows)
 }
 
-func (s *Store) insertPending(ctx context.Context, tx *sql.Tx, r driver.Recording, now time.Time) error {
-	pending := make([][]any, len(r.Events))
-	for i := range r.Events {
-		pending[i] = []any{r.Events[i].ID[:], now.UnixMicro(), r.Events[i].Topic, now.Add(r.Lease).UnixMicro()}
-	}
-	return s.execRows(ctx, tx, "insert pending", pending)
-}
-
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, r driver.Recording, moved []counter) error {
-	events, counts := make([][]any, len(r.Events)), make([][]any, len(moved))
+func (s *Store) insertRest(ctx context.Context, tx *sql.Tx, r driver.Recording, moved []counter) error {
+	pending, counts := make([][]any, len(r.Events)), make([][]any, len(moved))
 	for i := range r.Events {
 		e := &r.Events[i]
-		at := e.RecordedAt.UnixMicro()
-		payload := e.Payload
-		if payload == nil {
-			payload = []byte{}
-		}
-		events[i] = []any{e.ID[:], e.Topic, e.Type, e.Key, e.ContentType, e.Version, payload, e.Headers, e.Traceparent,
-			at, e.Position, idOrNull(e.Prev.ID), positionOrNull(e.Prev.Position), micros(e.Prev.RecordedAt), e.Bare}
+		pending[i] = []any{e.ID[:], e.RecordedAt.UnixMicro(), e.Topic, e.RecordedAt.Add(r.Lease).UnixMicro()}
 	}
 	for i := range moved {
 		c := &moved[i]
 		counts[i] = []any{c.topic, c.key, c.generation, c.last.Position, c.last.ID[:], c.last.RecordedAt.UnixMicro()}
 	}
-	if err := s.execRows(ctx, tx, "insert events", events); err != nil {
-		return fmt.Errorf("insert events: %w", err)
+	if err := s.execRows(ctx, tx, "insert pending", pending); err != nil {
+		return fmt.Errorf("insert pending rows: %w", err)
 	}
 	if err := s.execRows(ctx, tx, "move counters", counts); err != nil {
 		return fmt.Errorf("move counters: %w", err)

@@ -27,15 +27,11 @@ update {p}meta set source = ? where id = 1 and source = '';
 
 -- Inserts what is absent and locks the rest, in the order of the rows. An insert that finds its primary key takes an
 -- exclusive lock of that record and no gap ("on duplicate key update"; "insert ignore" would take a shared one, which two
--- transactions cannot both make exclusive). MariaDB returns the rows, without the time: its clock stands still in a statement,
--- and this one may have waited. MySQL does not read what stands in the comment.
+-- transactions cannot both make exclusive).
 -- name: lock counters
-insert into {p}counter (topic, `key`) values (?, ?)... on duplicate key update position = position
-/*M!100500 returning null, (select generation from {p}meta where id = 1), topic, `key`, generation, position, last_id, last_at,
-    (select t.position_floor from {p}topic t where t.name = {p}counter.topic) */;
+insert into {p}counter (topic, `key`) values (?, ?)... on duplicate key update position = position;
 
--- For a database that returned nothing. The clock of this statement comes after all waiting for locks. What a subquery
--- reads is not locked.
+-- The clock of this statement comes after all waiting for locks. What a subquery reads is not locked.
 -- name: counters
 select timestampdiff(microsecond, '1970-01-01', utc_timestamp(6)), (select generation from {p}meta where id = 1), c.topic, c.`key`,
     c.generation, c.position, c.last_id, c.last_at, (select t.position_floor from {p}topic t where t.name = c.topic)
@@ -46,18 +42,17 @@ insert into {p}event (id, topic, type, `key`, content_type, version, payload, he
     prev_position, prev_at, bare)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)...;
 
+-- The same without keys, at this statement's clock, which it returns. Only MariaDB reads what stands in the comment; MySQL is
+-- asked by the statement after it.
+-- name: insert events now
+insert into {p}event (id, topic, type, `key`, content_type, version, payload, headers, traceparent, recorded_at, position, bare)
+values (?, ?, ?, '', ?, ?, ?, ?, ?, timestampdiff(microsecond, '1970-01-01', utc_timestamp(6)), 0, ?)... /*M!100500 returning recorded_at */;
+
+-- name: recorded since
+select recorded_at from {p}event where id = ?;
+
 -- name: insert pending
 insert into {p}pending (id, recorded_at, topic, due_at) values (?, ?, ?, ?)...;
-
--- The same at this statement's clock, which it returns. Only MariaDB reads what stands in the comment; MySQL is asked by the
--- statement after it.
--- name: insert pending now
-insert into {p}pending (id, recorded_at, topic, due_at)
-values (?, timestampdiff(microsecond, '1970-01-01', utc_timestamp(6)), ?,
-    timestampdiff(microsecond, '1970-01-01', utc_timestamp(6)) + ?)... /*M!100500 returning recorded_at */;
-
--- name: pending since
-select recorded_at from {p}pending where id = ?;
 
 -- name: move counters
 insert into {p}counter (topic, `key`, generation, position, last_id, last_at) values (?, ?, ?, ?, ?, ?)...

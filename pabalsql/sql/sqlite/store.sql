@@ -27,12 +27,12 @@ insert into {p}event (id, topic, type, key, content_type, version, payload, head
     prev_position, prev_at, bare)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)...;
 
+-- name: insert events now
+
+-- name: recorded since
+
 -- name: insert pending
 insert into {p}pending (id, recorded_at, topic, due_at) values (?, ?, ?, ?)...;
-
--- name: insert pending now
-
--- name: pending since
 
 -- name: move counters
 insert into {p}counter (topic, key, generation, position, last_id, last_at) values (?, ?, ?, ?, ?, ?)...
