@@ -30,7 +30,7 @@ const (
 // credentials are [Options].NATS: nats.Secure, nats.RootCAs, nats.ClientCert, nats.UserCredentials, nats.NkeyOptionFromSeed.
 //
 // Servers that are away are no error: the log says so, and they are tried for ever, as after a lost connection, also when they
-// then refuse us (a password that is being changed); meanwhile Publish answers Again at once. Servers that refuse us now, or
+// then refuse us (a password that is being changed); meanwhile Publish waits, and answers Again at its deadline. Servers that refuse us now, or
 // have no JetStream, are an error.
 func Connect(ctx context.Context, url string, o *Options) (*Broker, error) {
 	options, err := o.fill()
@@ -163,13 +163,28 @@ func answers(ctx context.Context, js jetstream.JetStream) error {
 	return err
 }
 
-// away says why nothing can be sent now; nil: it can. What nats.go would keep and send later comes after its lease.
-func (b *Broker) away() error {
+// connected waits, at most until ctx ends, for a connection: one that was lost is mostly back within a second or two, and an event
+// that is answered Again meanwhile waits for 10 s, the next time for 20. What nats.go would keep for later, and send by
+// itself, comes after its lease.
+func (b *Broker) connected(ctx context.Context) error {
 	if b.conn.IsConnected() {
 		return nil
 	}
-	if err := b.conn.LastError(); err != nil {
-		return fmt.Errorf("not connected to NATS: %w", err)
+	changed := b.conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer b.conn.RemoveStatusListener(changed)
+	for {
+		switch {
+		case b.conn.IsConnected():
+			return nil
+		case b.conn.IsClosed() || ctx.Err() != nil:
+			if err := b.conn.LastError(); err != nil {
+				return fmt.Errorf("not connected to NATS: %w", err)
+			}
+			return errors.New("not connected to NATS")
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
 	}
-	return errors.New("not connected to NATS")
 }

@@ -195,14 +195,36 @@ func TestRefusedReconnectsGoOn(t *testing.T) {
 	server.Kill()
 	server.Start()
 	within(t, 30*time.Second, "it is refused", func() bool { return strings.Contains(strings.ToLower(log.String()), "authorization violation") })
-	for range 3 { // the second refusal by the same server would have been the end
-		time.Sleep(time.Second) // as ReconnectWait
-	}
+	within(t, 30*time.Second, "it is refused three times: the second by the same server would have been the end", func() bool {
+		return strings.Count(server.Log(), "authentication error") >= 3
+	})
 	server.Configure("authorization { user: pabal, password: right }")
 	server.Kill()
 	server.Start()
 	within(t, 30*time.Second, "messages are accepted", func() bool { return publishOne(t, b).Kind == driver.Accepted })
 	if text := log.String(); strings.Contains(text, "closed for good") || strings.Contains(text, "right") {
 		t.Errorf("the log says %q", text)
+	}
+}
+
+// A publish that meets a server in its restart waits for it: answered Again, the event would wait for 10 s, and the next time for 20.
+func TestPublishBridgesARestartOfTheServer(t *testing.T) {
+	server := servers.NATS(t, nil)
+	b := openVillage(t, server.URL, nil)
+	server.Kill()
+	answered := make(chan driver.Verdict, 1)
+	go func() {
+		call, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		answered <- b.Publish(call, driver.Destination{Topic: "paid"}, []driver.Message{message(uuid.New())})[0]
+	}()
+	select {
+	case v := <-answered:
+		t.Errorf("answered %v without a server", v)
+	case <-time.After(500 * time.Millisecond):
+	}
+	server.Start()
+	if v := <-answered; v.Kind != driver.Accepted {
+		t.Errorf("answered %v, the server is back", v)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // Publish implements driver.Broker: all messages are sent before the first answer is awaited.
 func (b *Broker) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
 	verdicts := make([]driver.Verdict, len(messages))
-	if err := b.away(); err != nil {
+	if err := b.connected(ctx); err != nil {
 		return refused(verdicts, err)
 	}
 	subject := b.topicSubject(to.Topic)
