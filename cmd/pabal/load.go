@@ -55,16 +55,16 @@ func (c *shopCommand) reconcile(a *app) error {
 			return fmt.Errorf("role %s: %w", role, err)
 		}
 	}
-	return h.reconcile(a, nil)
+	return h.reconcile(a, nil, c.Wait)
 }
 
-func (h *house) reconcile(a *app, t *shop.Traffic) error {
+func (h *house) reconcile(a *app, t *shop.Traffic, wait time.Duration) error {
 	order, notification, settlement := h.databases["order"], h.databases["notification"], h.databases["settlement"]
 	if order == nil || notification == nil || settlement == nil {
 		return usage("the books of order, notification and settlement are needed to reconcile: run all roles")
 	}
 	r, err := shop.Reconcile(a.ctx, shop.Books{
-		Order: order.db, Notification: notification.db, Settlement: settlement.db, Dialect: order.dialect, Wait: time.Minute,
+		Order: order.db, Notification: notification.db, Settlement: settlement.db, Dialect: order.dialect, Wait: wait,
 		Owed:   h.owed,
 		Events: order.tallies,
 	})

@@ -35,6 +35,7 @@ type shopCommand struct {
 	Seed    uint64        `help:"Seed of the traffic." default:"1"`
 	Target  string        `help:"Make traffic on a shop that runs elsewhere, and do not reconcile." placeholder:"URL"`
 	Check   bool          `help:"Reconcile the books and exit; the shop may be running."`
+	Wait    time.Duration `help:"How long a reconciliation waits for what is on its way. An event that many publishes failed for is next tried after up to 5m." default:"1m"`
 	brokerFlags
 }
 
@@ -89,7 +90,7 @@ func (c *shopCommand) Run(a *app) error {
 	}
 	traffic, err := c.load(a, address, rate)
 	if err == nil {
-		err = h.reconcile(a, traffic)
+		err = h.reconcile(a, traffic, c.Wait)
 	}
 	stop()
 	return errors.Join(err, <-done)
@@ -118,6 +119,9 @@ func (c *shopCommand) check() (rate float64, err error) {
 		if !perSecond || err != nil || !(rate > 0 && rate <= 1e6) { // "NaN" is a number too
 			return 0, usage("--load %q: give RATE/s, such as 200/s, or max", c.Load)
 		}
+	}
+	if c.Wait <= 0 {
+		return 0, usage("--wait %v: a time above 0", c.Wait)
 	}
 	if c.Target != "" && c.Load == "" {
 		return 0, usage("--target needs --load")

@@ -334,7 +334,7 @@ func (p *process) books(total shop.Progress, stop func()) {
 // check reconciles, in a process of its own, and answers the numbers.
 func (p *process) check() string {
 	p.t.Helper()
-	out, err := exec.CommandContext(p.t.Context(), p.binary, p.shop("--check")...).CombinedOutput()
+	out, err := exec.CommandContext(p.t.Context(), p.binary, p.shop("--check", "--wait", "6m")...).CombinedOutput()
 	found := reconciliation.FindSubmatch(out)
 	if err != nil || len(found) == 0 || !bytes.Contains(out, []byte("\nreconciled: nothing lost, nothing twice\n")) {
 		for _, role := range shop.Roles() {
