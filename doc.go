@@ -31,7 +31,8 @@
 //
 // # Reading order
 //
-// event.go, client.go, record.go, wire.go with decode.go and bare.go, publish.go with verdicts.go, confirm.go, republish.go,
+// event.go, client.go, record.go, wire.go with decode.go and bare.go, publish.go with doubtful.go, pace.go and verdicts.go,
+// confirm.go, republish.go,
 // consume.go with join.go and acknowledge.go, handle.go, inbox.go with plan.go and place.go (the rules), operate.go,
 // redeliver.go, retain.go; then package driver. Calls go down that list. Decisions are pure functions; work is straight-line
 // code in tasks that meet time, chance and concurrency only through internal/world, so that internal/sim can run all of it

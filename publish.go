@@ -123,17 +123,6 @@ func (p *publisher) committed(r *recorded, leaseEnd world.Mono, s driver.CommitS
 	p.offer(entries)
 }
 
-// doubt leaves entries to the claimer, which publishes those that are really there.
-func (p *publisher) doubt(entries []entry) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.open || len(p.doubtful)+len(entries) > p.o.Queue {
-		return // their lease ends, and the republisher takes them
-	}
-	p.doubtful = append(p.doubtful, entries...)
-	p.claimer.Set()
-}
-
 // offer queues entries; what finds no room is released.
 func (p *publisher) offer(entries []entry) {
 	p.mu.Lock()
@@ -366,70 +355,4 @@ func (p *publisher) prepareTopic(ctx context.Context, name string, ordered bool)
 	p.topic(name).ready = true
 	p.mu.Unlock()
 	return nil
-}
-
-// runClaimer claims by id what may have been committed, and offers what is really there.
-func (p *publisher) runClaimer(ctx context.Context) {
-	for {
-		p.mu.Lock()
-		n := min(len(p.doubtful), publishBatch)
-		batch, open := p.doubtful[:n:n], p.open
-		p.doubtful = p.doubtful[n:]
-		p.mu.Unlock()
-		switch {
-		case n > 0:
-			p.claimDoubtful(ctx, batch)
-		case !open || ctx.Err() != nil:
-			return
-		default:
-			p.claimer.Wait(ctx, -1)
-		}
-	}
-}
-
-func (p *publisher) claimDoubtful(ctx context.Context, batch []entry) {
-	refs := make([]driver.Ref, len(batch))
-	for i := range batch {
-		refs[i] = batch[i].event.Ref()
-	}
-	call, cancel := p.w.Deadline(ctx, p.o.PublishTimeout)
-	defer cancel()
-	start := p.w.Now()
-	claimed, err := p.store.Claim(call, driver.Selection{IDs: refs,
-		Decide: func(now time.Time, rows []driver.Pending) []driver.Decision {
-			return claimUnclaimed(rows, now, p.o.Lease)
-		}})
-	if err != nil {
-		p.log.Warn("doubtful commits are left to the republisher", "events", len(batch), "err", err)
-		return
-	}
-	p.offer(claimedEntries(claimed, start.Add(p.o.Lease), false))
-}
-
-// claimedEntries makes entries of claimed rows that are not parked.
-func claimedEntries(claimed []driver.Claimed, leaseEnd world.Mono, alone bool) []entry {
-	entries := make([]entry, 0, len(claimed))
-	for i := range claimed {
-		if c := &claimed[i]; !c.Parked() {
-			entries = append(entries, entry{
-				event: c.Event, claims: c.Claims, sentAt: c.SentAt, leaseEnd: leaseEnd, alone: alone,
-			})
-		}
-	}
-	return entries
-}
-
-const uuidLength = 36
-
-// message encodes an envelope for the broker. dedup begins with its id: see [dedup].
-func (e *envelope) message(dedup string) driver.Message {
-	if e.Bare {
-		return e.bareMessage(dedup)
-	}
-	return driver.Message{
-		ID: e.ID, Dedup: dedup, Group: e.Key, Body: e.append(make([]byte, 0, 640+len(e.Payload)+len(e.Key))),
-		Attributes: []driver.Attribute{
-			{Name: "id", Value: dedup[:uuidLength]}, {Name: "source", Value: e.Source}, {Name: "type", Value: e.Type},
-		},
-	}
 }

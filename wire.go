@@ -163,3 +163,18 @@ func sizeOfField(value string) int {
 	}
 	return len(appendField(nil, "", value))
 }
+
+const uuidLength = 36
+
+// message encodes an envelope for the broker. dedup begins with its id: see [dedup].
+func (e *envelope) message(dedup string) driver.Message {
+	if e.Bare {
+		return e.bareMessage(dedup)
+	}
+	return driver.Message{
+		ID: e.ID, Dedup: dedup, Group: e.Key, Body: e.append(make([]byte, 0, 640+len(e.Payload)+len(e.Key))),
+		Attributes: []driver.Attribute{
+			{Name: "id", Value: dedup[:uuidLength]}, {Name: "source", Value: e.Source}, {Name: "type", Value: e.Type},
+		},
+	}
+}
