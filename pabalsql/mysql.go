@@ -115,7 +115,7 @@ func mysqlConfig(address string) (*mysqldriver.Config, error) {
 	scheme, rest, isURL := strings.Cut(address, "://")
 	if !isURL || scheme != "mysql" && scheme != "mariadb" {
 		config, err := mysqldriver.ParseDSN(address)
-		return config, err
+		return config, withoutSecrets(err, address)
 	}
 	u, err := url.Parse("mysql://" + rest)
 	if err != nil {
@@ -132,4 +132,20 @@ func mysqlConfig(address string) (*mysqldriver.Config, error) {
 	config.User = u.User.Username()
 	config.Passwd, _ = u.User.Password()
 	return config, nil
+}
+
+// withoutSecrets is an error about an address, unless it repeats what stands before an "@" there, as the driver does with what
+// it takes for the name of a database. Without a slash too many or too few, that is user and password.
+func withoutSecrets(err error, address string) error {
+	at := strings.LastIndexByte(address, '@')
+	if err == nil || at < 0 {
+		return err
+	}
+	for i, part := range strings.FieldsFunc(address[:at], func(r rune) bool { return strings.ContainsRune(":/@", r) }) {
+		if i > 0 && strings.Contains(err.Error(), part) {
+			return errors.New("the address is neither user:password@tcp(host:port)/name?parameters nor a URL " +
+				"(mysql://user:password@host:port/name?parameters)")
+		}
+	}
+	return err
 }

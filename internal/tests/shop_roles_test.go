@@ -19,7 +19,7 @@ type silent struct{ driver.Broker }
 func (silent) Limits() driver.Limits { return driver.Limits{} }
 
 // opened opens one service on a database of its own, without running anything.
-func opened[S shop.Service](t *testing.T, role string, o shop.Options) (S, *station) {
+func opened[S shop.Service](t testing.TB, role string, o shop.Options) (S, *station) {
 	t.Helper()
 	o.Logger = quiet()
 	s := openStation(t, filepath.Join(t.TempDir(), role+".db"), role, silent{}, o)
@@ -55,7 +55,7 @@ func (s *station) count(t *testing.T, eventType string) (n int) {
 }
 
 // inTx runs a handler as Pabal would.
-func (s *station) inTx(t *testing.T, handle func(tx *sql.Tx) error) {
+func (s *station) inTx(t testing.TB, handle func(tx *sql.Tx) error) {
 	t.Helper()
 	tx, err := s.db.BeginTx(t.Context(), nil)
 	if err != nil {
@@ -91,7 +91,7 @@ func placement(member string, products ...string) (p shop.Placement) {
 }
 
 // openOrders opens an order service that knows prices.
-func openOrders(t *testing.T) (*shop.Orders, *station) {
+func openOrders(t testing.TB) (*shop.Orders, *station) {
 	orders, s := opened[*shop.Orders](t, "order", shop.Options{})
 	s.inTx(t, func(tx *sql.Tx) error {
 		return orders.Priced(t.Context(), tx, received(
