@@ -82,6 +82,11 @@ func (a *avenue) killBackend() {
 	if len(pids) == 0 {
 		a.t.Fatal("the order service is not connected")
 	}
+	other, err := pgx.Connect(a.t.Context(), a.postgres.URL)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer other.Close(a.t.Context()) //nolint:errcheck // it is broken
 	pid, err := strconv.Atoi(pids[0])
 	if err == nil {
 		err = syscall.Kill(pid, syscall.SIGKILL)
@@ -89,4 +94,8 @@ func (a *avenue) killBackend() {
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	until(a.t, "the server has noticed", func() bool { // or else it answers until it has
+		_, err := other.Exec(a.t.Context(), "select 1")
+		return err != nil
+	})
 }
