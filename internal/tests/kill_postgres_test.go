@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,12 +46,12 @@ func (a *avenue) sql(t *testing.T, statement string) []string {
 
 func query(t *testing.T, url, statement string, args ...any) []string {
 	t.Helper()
-	db, err := pgx.Connect(t.Context(), url)
+	db, err := pgx.Connect(context.Background(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close(t.Context()) //nolint:errcheck // the statement's error tells
-	rows, err := db.Query(t.Context(), statement, args...)
+	defer db.Close(context.Background()) //nolint:errcheck // the statement's error tells
+	rows, err := db.Query(context.Background(), statement, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}

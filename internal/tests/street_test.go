@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +158,34 @@ func (p *process) status(role string) (said string, code int) {
 		p.t.Fatal(err)
 	}
 	return string(out), command.ProcessState.ExitCode()
+}
+
+// names waits until the status of a role's store names a trouble in such words, with its exit code.
+func (s *street) names(within time.Duration, role, words string, code int) {
+	s.t.Helper()
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(within); ; <-ticker.C {
+		said, is := s.status(role)
+		if is == code && strings.Contains(said, words) {
+			s.t.Logf("pabal status, exit code %d:\n%s", code, said[:min(len(said), 1500)])
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("pabal status did not name %q with exit code %d within %v, but ended with %d:\n%s", words, code, within, is, said)
+		}
+	}
+}
+
+// halt has a process stand still until goOn.
+func (p *process) halt() { p.signal(syscall.SIGSTOP) }
+func (p *process) goOn() { p.signal(syscall.SIGCONT) }
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.child.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // until waits for something that has to happen.

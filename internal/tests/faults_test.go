@@ -1,0 +1,265 @@
+package tests
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pabal-go/pabal/internal/servers"
+	"github.com/pabal-go/pabal/shop"
+)
+
+var (
+	brokerAway   = flag.Duration("fault.broker", 75*time.Second, "how long the broker is away; status names an event that is late after a minute")
+	databaseAway = flag.Duration("fault.database", 15*time.Second, "how long the database is away")
+)
+
+const notAccepted = "is late: it has not been accepted by the broker" // in the words of pabal status
+
+// TestFaultsEndInBooksThatAgree has one thing go wrong after the other, on PostgreSQL and NATS, everything in processes of its
+// own, under load. While it lasts `pabal status` names it, and in the end nothing is lost and nothing is there twice. Each has
+// its own street, and most of their time goes by in waiting: they run side by side.
+func TestFaultsEndInBooksThatAgree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes")
+	}
+	var all sync.WaitGroup
+	for name, fault := range map[string]func(*testing.T){
+		"BrokerAway":             brokerIsAway,
+		"BrokerAwayFromTheStart": brokerIsAwayFromTheStart,
+		"DatabaseAway":           databaseIsAway,
+		"DiskOfTheBrokerFull":    diskOfTheBrokerIsFull,
+		"ProducerStandsStill":    producerStandsStill,
+		"ConsumerStandsStill":    consumerStandsStill,
+	} {
+		all.Go(func() { t.Run(name, fault) }) // t.Parallel would run as many as there are processors
+	}
+	all.Wait()
+}
+
+// settles waits until all stores are healthy, and reconciles.
+func (a *avenue) settles(total ...*shop.Traffic) {
+	a.t.Helper()
+	for _, role := range shop.Roles() {
+		a.names(3*time.Minute, role, "source "+role+": healthy", 0)
+	}
+	var sum shop.Progress
+	for _, t := range total {
+		sum.Paid += t.Paid
+		sum.Cancelled += t.Cancelled
+	}
+	a.books(sum, a.stop)
+}
+
+func brokerIsAway(t *testing.T) {
+	a := openAvenue(t, nil)
+	a.start()
+	traffic := a.during(shop.Load{For: *brokerAway + 10*time.Second, Rate: 20, Patience: time.Minute}, func() {
+		back := time.Now().Add(*brokerAway)
+		a.nats.Kill()
+		a.names(90*time.Second, "order", notAccepted, 3)
+		pause(t.Context(), time.Until(back))
+		a.nats.Start()
+	})
+	if traffic.Repeated > 0 { // P3
+		t.Errorf("%d requests had to be repeated, though orders need no broker", traffic.Repeated)
+	}
+	a.settles(traffic)
+}
+
+// brokerIsAwayFromTheStart: at their first start services wait for the broker, for what they publish before all queues are
+// there reaches nobody. Later they open without it.
+func brokerIsAwayFromTheStart(t *testing.T) {
+	a := openAvenue(t, nil)
+	a.nats.Kill()
+	for _, role := range shop.Roles() {
+		a.houses[role].launch()
+	}
+	for _, role := range []string{"order", "notification", "settlement"} { // who has a queue
+		a.says(role, "broker is not ready, trying again")
+		if a.houses[role].isOpen() {
+			t.Errorf("%s is open before its queue is subscribed", role)
+		}
+	}
+	a.houses["relay"].launch() // the order service has made the tables
+	a.nats.Start()
+	for _, name := range a.rows {
+		a.houses[name].opens(time.Minute)
+	}
+	first := a.during(shop.Load{For: 2 * time.Second, Rate: 20}, func() {})
+	a.stop()
+	a.nats.Kill()
+	a.start()
+	second := a.during(shop.Load{For: 3 * time.Second, Rate: 20, Patience: time.Minute}, func() {})
+	a.names(90*time.Second, "order", notAccepted, 3)
+	a.nats.Start()
+	a.settles(first, second)
+}
+
+// says waits until a process has said something.
+func (a *avenue) says(name, words string) {
+	a.t.Helper()
+	until(a.t, name+" says "+words, func() bool { return strings.Contains(a.houses[name].said.String(), words) })
+}
+
+func databaseIsAway(t *testing.T) {
+	a := openAvenue(t, nil)
+	a.start()
+	traffic := a.during(shop.Load{For: *databaseAway + 8*time.Second, Rate: 20, Patience: *databaseAway + time.Minute}, func() {
+		back := time.Now().Add(*databaseAway)
+		a.postgres.Kill()
+		a.names(10*time.Second, "order", "connection refused", 1)
+		pause(t.Context(), time.Until(back))
+		a.postgres.Start()
+	})
+	a.settles(traffic)
+}
+
+// diskOfTheBrokerIsFull: what the broker could not store is published again once it has room.
+func diskOfTheBrokerIsFull(t *testing.T) {
+	volume := servers.SmallVolume(t, 24)
+	a := openAvenue(t, &servers.NATSOptions{Store: filepath.Join(volume, "nats")})
+	a.start()
+	ballast := filepath.Join(volume, "ballast")
+	traffic := a.during(shop.Load{For: 80 * time.Second, Rate: 20, Patience: time.Minute}, func() {
+		fill(t, ballast)
+		a.names(90*time.Second, "order", notAccepted, 3)
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		a.nats.Kill() // it has turned JetStream off, until it is started again
+		a.nats.Start()
+	})
+	a.settles(traffic)
+}
+
+// fill writes a file until its file system is full.
+func fill(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // it is ballast
+	for block := make([]byte, 1<<12); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// consumerStandsStill: settlement stands still for longer than the broker leaves it its messages, in the midst of a
+// transaction perhaps, while another process of it goes on.
+func consumerStandsStill(t *testing.T) {
+	a := openAvenue(t, nil)
+	a.start()
+	stopped := a.houses["settlement"]
+	another := &process{t: t, binary: a.binary, dir: a.dir, address: freeAddress(t), role: "settlement", db: a.db, broker: a.nats.URL}
+	another.start()
+	traffic := a.during(shop.Load{For: 45 * time.Second, Rate: 40, Patience: time.Minute}, func() {
+		stopped.halt()
+		pause(t.Context(), 40*time.Second) // of 30 that a message is its own
+		stopped.goOn()
+	})
+	another.stop()
+	a.settles(traffic)
+}
+
+// logged are the statements of a service's process that the server has logged since a moment, by their parameters.
+func (a *avenue) logged(service, statement string, from int64) (parameters []string) {
+	a.t.Helper()
+	text := a.log(from)
+	last := map[string]string{} // what a backend logged last
+	for _, entry := range strings.Split(text, "\n§") {
+		head, what, _ := strings.Cut(strings.TrimPrefix(entry, "§"), "§ ")
+		if !strings.HasPrefix(head, service+" ") {
+			continue
+		}
+		if strings.HasPrefix(what, "DETAIL:") && strings.Contains(last[head], statement) {
+			parameters = append(parameters, what)
+		}
+		last[head] = what
+	}
+	return parameters
+}
+
+// log is what the server has logged since it was of a size.
+func (a *avenue) log(from int64) string {
+	a.t.Helper()
+	f, err := os.Open(filepath.Join(a.postgres.Dir, "data", "log", "postgres.log"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(io.NewSectionReader(f, from, 1<<40))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// logsStatements are settings with which a server logs each statement with its parameters, and whose it was.
+var logsStatements = []string{
+	"logging_collector=on", "log_filename=postgres.log", "log_rotation_size=0", "log_min_duration_statement=0", "log_line_prefix=§%a %p§ ",
+}
+
+// producerStandsStill: the order service stands still, with publish calls in flight, until another process (the relay) has
+// claimed its events. When it goes on it writes what became of its calls, and that changes nothing: the claim is the fence.
+func producerStandsStill(t *testing.T) {
+	a := openAvenue(t, nil, logsStatements...)
+	a.start()
+	order, relay, database := a.houses["order"], a.houses["relay"], a.postgres.Database("shop_order")
+	pending := func(where string) []string {
+		return query(t, database, "select id::text || ' ' || claims || ' ' || coalesce(due_at::text, '') || ' ' || coalesce(accepted_at::text, '')"+
+			" || ' ' || crashes || ' ' || coalesce(last_error, '') from pabal_pending where "+where+" order by id")
+	}
+	traffic := a.during(shop.Load{For: 10 * time.Second, Rate: 40, Patience: 3 * time.Minute}, func() {
+		a.nats.Stop() // calls get no answer any more
+		until(t, "calls are in flight", func() bool { return len(pending("claims = 0")) > 20 })
+		order.halt()
+		until(t, "the relay has claimed everything", func() bool {
+			return len(pending("claims = 0")) == 0 && len(pending("true")) > 10
+		})
+		relay.halt() // so that whatever changes now is the order service's work
+		until(t, "the relay's last statement is over", func() bool {
+			return len(a.sql(t, "select 'x' from pg_stat_activity where application_name = 'relay' and state <> 'idle'")) == 0
+		})
+		before, from := pending("true"), int64(len(a.log(0)))
+		order.goOn()
+		var late string
+		until(t, "the order service writes what became of its calls", func() bool {
+			late = fmt.Sprint(a.logged("order", "as v (id, claims, accepted, park, delay, error)", from))
+			return slices.ContainsFunc(before, func(row string) bool { return strings.Contains(late, strings.Fields(row)[0]) })
+		})
+		fenced := 0
+		rows := pending("true")
+		for _, row := range before {
+			fields := strings.Fields(row)
+			switch claim := fields[0] + " " + fields[1] + " "; {
+			case !slices.ContainsFunc(rows, func(r string) bool { return strings.HasPrefix(r, claim) }):
+				// The relay's claim has ended meanwhile, and the order service has made one of its own.
+			case !slices.Contains(rows, row):
+				t.Errorf("a late write changed %s", row)
+			case strings.Contains(late, fields[0]):
+				fenced++
+			}
+		}
+		if fenced == 0 {
+			t.Error("no event that was written late is still the relay's: nothing is proven on a machine that slow")
+		}
+		t.Logf("%d of %d events were written late, and are as the relay left them", fenced, len(before))
+		relay.goOn()
+		a.nats.Continue() // before a minute is over: status has nothing to name, for the relay does the work
+	})
+	a.settles(traffic)
+}
