@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,7 +83,11 @@ func withBroker(a *app, address string, do func(driver.Broker) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(b), b.Close())
+	err = do(b)
+	if errors.Is(err, context.DeadlineExceeded) { // a broker that is away is waited for, and its error may not name it
+		err = fmt.Errorf("--broker %s: no answer: %w", redacted(address), err)
+	}
+	return errors.Join(err, b.Close())
 }
 
 // surveyed opens a broker that can do what for do.
