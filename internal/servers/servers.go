@@ -203,17 +203,6 @@ func (t *tail) String() string {
 	return string(bytes.TrimSpace(t.b))
 }
 
-// FreePort returns a TCP port of the loopback interface that nobody listens on.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // nothing was sent
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // dial is a ready function for servers that answer as soon as they listen.
 func dial(port int) func(context.Context) error {
 	return func(ctx context.Context) error {

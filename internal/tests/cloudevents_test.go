@@ -55,7 +55,7 @@ func TestCloudEventsSDKReadsWhatPabalWritesAndPabalReadsWhatItMakesOfThat(t *tes
 	if len(written) != 3 {
 		t.Fatalf("%d messages were published", len(written))
 	}
-	for i, body := range written {
+	for _, body := range written { // with key and without, in any order
 		var e cloudevents.Event
 		if err := json.Unmarshal(body, &e); err != nil {
 			t.Fatalf("the SDK cannot read %s: %v", body, err)
@@ -69,8 +69,8 @@ func TestCloudEventsSDKReadsWhatPabalWritesAndPabalReadsWhatItMakesOfThat(t *tes
 		if _, err := uuid.Parse(e.ID()); err != nil {
 			t.Errorf("the id is %q: %v", e.ID(), err)
 		}
-		if i == 2 {
-			if !bytes.Equal(e.Data(), scan) || e.Type() != "order-receipt" {
+		if e.Type() == "order-receipt" {
+			if !bytes.Equal(e.Data(), scan) {
 				t.Errorf("the SDK reads %x of type %s", e.Data(), e.Type())
 			}
 		} else {

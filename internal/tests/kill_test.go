@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/shop"
 )
 
@@ -70,15 +70,9 @@ func buildBinary(t *testing.T) string {
 	return binary
 }
 
-// freeAddress is an address on which nobody listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }() // nothing was sent
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", servers.FreePort(t))
 }
 
 // process is a shop in a process of its own, or one role of it.
