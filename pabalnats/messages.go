@@ -137,15 +137,18 @@ func (b *Broker) exists(ctx context.Context, name string) error {
 
 // queue is a queue that this process receives from: one standing pull, whose messages lie here until they are asked for.
 type queue struct {
-	conn    *nats.Conn
-	hold    time.Duration
-	consume jetstream.ConsumeContext
-	mu      sync.Mutex
-	buffer  []buffered
-	last    jetstream.Msg // that came in
-	closed  bool
-	more    chan struct{} // holds one: something is in the buffer
-	room    *sync.Cond
+	conn     *nats.Conn
+	consumer jetstream.Consumer
+	embedded bool // the server ends with us
+	hold     time.Duration
+	consume  jetstream.ConsumeContext
+
+	mu     sync.Mutex
+	buffer []buffered
+	last   jetstream.Msg // that came in
+	closed bool
+	more   chan struct{} // holds one: something is in the buffer
+	room   *sync.Cond
 }
 
 type buffered struct {
@@ -168,7 +171,7 @@ func (b *Broker) queue(ctx context.Context, name string) (*queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up queue %s: %w", name, err)
 	}
-	q := &queue{conn: b.conn, hold: b.o.Hold, more: make(chan struct{}, 1)}
+	q := &queue{conn: b.conn, consumer: c, embedded: b.server != nil, hold: b.o.Hold, more: make(chan struct{}, 1)}
 	q.room = sync.NewCond(&q.mu)
 	q.consume, err = c.Consume(q.put, jetstream.PullMaxMessages(prefetch), jetstream.ConsumeErrHandler(
 		func(_ jetstream.ConsumeContext, err error) {
@@ -271,6 +274,10 @@ func (q *queue) close() {
 	case <-q.consume.Closed():
 	case <-wait.Done(): // the server is away: what it holds for us comes again when its time is over
 	}
+	if q.embedded {
+		q.fetch(wait, 1) // its answer stands behind all that was being sent, so the server knows by then what nobody got
+		q.fetch(wait, prefetch)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, b := range q.buffer {
@@ -283,6 +290,26 @@ func (q *queue) close() {
 	}
 	q.buffer = nil
 	q.signal()
+}
+
+// fetch brings in what the server has for us right now: first what it was sending when the pull ended. It notes only in memory
+// that nobody got that, so once it has stopped only the end of Hold would bring it again.
+func (q *queue) fetch(ctx context.Context, most int) {
+	batch, err := q.consumer.FetchNoWait(most)
+	if err != nil {
+		return
+	}
+	for {
+		select {
+		case msg, more := <-batch.Messages():
+			if !more {
+				return
+			}
+			q.put(msg)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // giveBack has a message delivered to anyone. JetStream forgets a Nak without a delay when it restarts.

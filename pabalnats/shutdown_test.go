@@ -110,6 +110,39 @@ func TestFetchedMessagesComeAgainAtOnceAfterClose(t *testing.T) {
 	})
 }
 
+// A message that the server was just sending when the pull ended is delivered to nobody. The server notes that in memory only:
+// one in this process is stopped after it, and would keep the message for Hold.
+func TestMessagesThatNobodyGotWhenTheServerStoppedComeAgainAtOnce(t *testing.T) {
+	dir, o := t.TempDir(), &pabalnats.Options{Logger: quiet(), Hold: time.Hour, Relaxed: true}
+	owed := 0
+	for round := range 40 {
+		b, err := pabalnats.Open(dir, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Check(t.Context(), village, true); err != nil {
+			t.Fatal(err)
+		}
+		owed += len(publish(t, b, 50))
+		if round%2 == 1 {
+			all := receive(t, b, owed)
+			if err := b.Ack(t.Context(), "settlement", all); err != nil {
+				t.Fatal(err)
+			}
+			owed = 0
+		} else {
+			ended, end := context.WithCancel(t.Context())
+			end()
+			if _, err := b.Receive(ended, "settlement", 1); err != nil { // the pull begins, and ends amid what the server sends
+				t.Fatal(err)
+			}
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What was received and not acknowledged comes again after Hold, with a higher attempt.
 func TestReceivedMessagesComeAgainAfterClose(t *testing.T) {
 	eachWay(t, time.Second, func(t *testing.T, open func() *pabalnats.Broker) {
