@@ -114,6 +114,8 @@ type house struct {
 	mu     sync.Mutex // never held across a call that blocks
 	topics map[string]*topic
 	lastID uuid.UUID // of an event
+	// Claims of events that were accepted here, and neither came back here nor have their acceptance written.
+	accepted map[uuid.UUID]int
 }
 
 // Client records and publishes the events of one source, and runs the consumers of the same database. X is the handle
@@ -157,7 +159,7 @@ func New[X any](
 	}
 	h := &house{
 		w: w, store: store, broker: broker, limits: limits, source: source, o: o,
-		log: o.Logger.With("source", source), topics: map[string]*topic{},
+		log: o.Logger.With("source", source), topics: map[string]*topic{}, accepted: map[uuid.UUID]int{},
 	}
 	return &Client[X]{
 		Operator:  &Operator{w: h.w, store: store, inbox: store.Inbox()},

@@ -23,6 +23,9 @@ const (
 	retryFirst   = 200 * time.Millisecond
 	retryMost    = 5 * time.Second
 	receiveBatch = 256 // where the broker has no limit
+
+	// What comes back gathers after each statement: nobody waits for it, and its transactions hold up those that somebody waits for.
+	confirmGather = 50 * time.Millisecond
 )
 
 // finding is what one message of the record queue turned out to be.
@@ -90,7 +93,7 @@ func (c *confirmer) run(ctx context.Context, w world.World) {
 	if c.limits.Receive > 0 {
 		most = min(most, c.limits.Receive)
 	}
-	pause, p := retryFirst, pace{most: most, longest: lingerMost}
+	pause := retryFirst
 	for ctx.Err() == nil {
 		deliveries, err := c.broker.Receive(ctx, c.queue, most)
 		if err != nil && ctx.Err() == nil {
@@ -101,10 +104,9 @@ func (c *confirmer) run(ctx context.Context, w world.World) {
 		}
 		pause = retryFirst
 		if len(deliveries) > 0 {
-			start := c.w.Now()
 			c.confirm(ctx, deliveries)
-			if d := p.linger(len(deliveries), start, c.w.Now()); d > 0 {
-				_ = c.w.Sleep(ctx, d)
+			if len(deliveries) < most/2 {
+				_ = c.w.Sleep(ctx, confirmGather)
 			}
 		}
 	}
@@ -208,6 +210,9 @@ func (c *confirmer) sort(ours []envelope, answers []driver.Confirmation) {
 		f := classify(answers[i], e.RecordedAt, time.Time{}, false)
 		counts = addTally(counts, f.String(), e.Topic)
 		seen := sighting{e.Ref(), e.Topic, now}
+		if f != suspect {
+			c.came(e.ID)
+		}
 		switch f {
 		case confirmed:
 			c.recent = append(c.recent, seen)

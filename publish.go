@@ -14,9 +14,10 @@ import (
 // dropped here is still in the database, where the republisher finds it.
 
 const (
-	publishBatch  = 256              // where the broker has no limit; also the most events in a claim
-	publishBytes  = 1 << 20          // bytes of a batch where the broker has no limit
-	acceptedDelay = 2 * time.Second  // most acceptances are confirmed before they would be written
+	publishBatch  = 256             // where the broker has no limit; also the most events in a claim
+	publishBytes  = 1 << 20         // bytes of a batch where the broker has no limit
+	acceptedDelay = 2 * time.Second // most events have come back before their acceptance would be written
+	settleGather  = 20 * time.Millisecond
 	leaseMargin   = 3 * time.Second  // an acceptance is written when less of its lease is left
 	missesMax     = 5                // calls in a row without an acceptance: the topic does not accept
 	backoffFirst  = 10 * time.Second // after the first again
@@ -71,14 +72,16 @@ type publisher struct {
 	*house
 	lanes    []*lane
 	queued   int // entries in all lanes
+	offered  meter
 	next     int // lane of the next batch without key
 	open     bool
 	doubtful []entry // to be claimed by id
 	claimer  world.Signal
 	urgent   []driver.Settlement // to be written at once
-	accepted []acceptance        // to be written when their time comes, most of them for nothing
 	writer   world.Signal
 	drained  bool // nothing more will be published: the writer may end
+
+	acceptances []acceptance // to be written when their time comes; most events have come back by then
 }
 
 func newPublisher(h *house) *publisher {
@@ -136,6 +139,7 @@ func (p *publisher) offer(entries []entry) {
 		entries = entries[:room]
 	}
 	p.next++
+	p.offered.add(len(entries), p.w.Now())
 	for i := range entries {
 		l := p.lanes[p.laneOf(&entries[i].event)]
 		l.entries = append(l.entries, entries[i])
@@ -144,11 +148,20 @@ func (p *publisher) offer(entries []entry) {
 	p.queued += len(entries)
 }
 
+// laneOf is the lane of an event's key. One without goes where nothing else may be in flight; under load, where a batch forms. The
+// caller holds mu.
 func (p *publisher) laneOf(e *driver.Event) int {
-	if e.Key == "" {
-		return p.next % len(p.lanes)
+	if e.Key != "" {
+		return int(spread(e.Topic, e.Key) % uint64(len(p.lanes)))
 	}
-	return int(spread(e.Topic, e.Key) % uint64(len(p.lanes)))
+	if p.offered.moreThanOneIn(callLeast) {
+		for i, l := range p.lanes {
+			if len(l.entries) < p.most() {
+				return i
+			}
+		}
+	}
+	return p.next % len(p.lanes)
 }
 
 // spread is FNV-1a: the same in every run, unlike hash/maphash.
@@ -202,7 +215,7 @@ func (p *publisher) run(ctx context.Context, w world.World) {
 }
 
 func (p *publisher) runLane(ctx context.Context, l *lane) {
-	rate := pace{most: p.most(), longest: lingerPublish}
+	rate := pace{most: p.most(), longest: lingerPublish, least: callLeast}
 	for {
 		batch, idle := p.take(ctx, l)
 		switch {

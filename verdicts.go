@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/world"
 )
@@ -12,11 +14,14 @@ import (
 // What became of what was published: the broker's answers, kept until they are written. Acceptances are written late, for most
 // of them are confirmed before.
 
-// acceptance is a settlement that is not written before its time.
+// acceptance is a settlement that is not written before its time, and not at all once its event has come back here.
 type acceptance struct {
 	driver.Settlement
 	from world.Mono
 }
+
+// came forgets acceptances of events that the store knows to have come back: there is nothing left to write. The caller holds mu.
+func (h *house) came(id uuid.UUID) { delete(h.accepted, id) }
 
 // note turns the broker's answers into verdicts to be written.
 func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
@@ -32,7 +37,8 @@ func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
 		case driver.Accepted:
 			s.Accepted, s.Delay = true, p.o.RepublishAfter
 			from := min(now.Add(acceptedDelay), max(now, e.leaseEnd.Add(-leaseMargin)))
-			p.accepted = append(p.accepted, acceptance{s, from})
+			p.acceptances = append(p.acceptances, acceptance{s, from})
+			p.accepted[s.ID] = s.Claims
 			continue
 		case driver.Never:
 			s.Park, s.Error = true, reason("refused by the broker", v.Err)
@@ -103,8 +109,9 @@ func (p *publisher) bound() {
 	if over := len(p.urgent) - settleMax; over > 0 {
 		p.urgent = p.urgent[over:]
 	}
-	if over := len(p.accepted) - settleMax; over > 0 {
-		p.accepted = p.accepted[over:]
+	for len(p.acceptances) > settleMax {
+		p.owed(&p.acceptances[0])
+		p.acceptances = p.acceptances[1:]
 	}
 }
 
@@ -132,15 +139,31 @@ func (p *publisher) ripe(ctx context.Context) (batch []driver.Settlement, wait t
 	batch = append(batch, p.urgent[:n]...)
 	p.urgent = p.urgent[n:]
 	now := p.w.Now()
-	early := p.drained || len(p.accepted) > settleMax/2
-	for n = 0; n < len(p.accepted) && len(batch) < settleBatch && (early || p.accepted[n].from <= now); n++ {
-		batch = append(batch, p.accepted[n].Settlement)
+	early := p.drained || len(p.acceptances) > settleMax/2
+	for n = 0; n < len(p.acceptances) && len(batch) < settleBatch && (early || p.acceptances[n].from <= now); n++ {
+		if a := &p.acceptances[n]; p.owed(a) {
+			batch = append(batch, a.Settlement)
+		}
 	}
-	p.accepted = p.accepted[n:]
-	if wait = -1; len(p.accepted) > 0 {
-		wait = max(p.accepted[0].from.Sub(now), time.Millisecond)
+	p.acceptances = p.acceptances[n:]
+	if wait = -1; len(p.acceptances) > 0 {
+		wait = max(p.acceptances[0].from.Sub(now), settleGather)
 	}
-	return batch, wait, p.drained && len(batch) == 0 || ctx.Err() != nil
+	return batch, wait, p.drained && len(batch) == 0 && len(p.acceptances) == 0 || ctx.Err() != nil
+}
+
+// owed takes an acceptance out of what is accepted, and reports whether it is still to be written: its event has not come back, nor
+// been accepted once more. What failed to be written, other than acceptances, is.
+func (p *publisher) owed(a *acceptance) bool {
+	if !a.Accepted {
+		return true
+	}
+	claims, accepted := p.accepted[a.ID]
+	if !accepted || claims != a.Claims {
+		return false
+	}
+	delete(p.accepted, a.ID)
+	return true
 }
 
 func (p *publisher) settle(ctx context.Context, batch []driver.Settlement) {
@@ -158,7 +181,10 @@ func (p *publisher) settle(ctx context.Context, batch []driver.Settlement) {
 		return // leases end by themselves
 	}
 	for _, s := range batch {
-		p.accepted = append(p.accepted, acceptance{Settlement: s, from: later})
+		p.acceptances = append(p.acceptances, acceptance{Settlement: s, from: later})
+		if _, again := p.accepted[s.ID]; s.Accepted && !again {
+			p.accepted[s.ID] = s.Claims
+		}
 	}
 	p.bound()
 }
