@@ -34,9 +34,9 @@ type Recorder interface {
 	Record(ctx context.Context, tx pgx.Tx, events ...pabal.Event) error
 }
 
-// InTx runs f in a transaction of the pool, at its default isolation, and sends the events that f collected together
-// with COMMIT, in one round trip: where an event is recorded in any transaction that has one more statement, InTx saves
-// the round trip of that statement. They are published as those of Client.Record.
+// InTx runs f in a transaction of the pool, at its default isolation. BEGIN travels with the first statement, and the events
+// that f collected with COMMIT: a transaction of one statement and any number of events takes two round trips, one whose only
+// statement is queued takes one. The events are published as those of Client.Record.
 //
 // An error of f rolls back and is returned as it is, as is a panic. An error of COMMIT names the first event. Whatever
 // error is returned, the transaction did not commit, unless the connection was lost while COMMIT was on its way: then
@@ -47,14 +47,11 @@ func (s *Store) InTx(ctx context.Context, client Recorder, f func(tx *Tx) error)
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer c.Release()
-	inner, err := c.Begin(ctx)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
+	inner := &opening{ctx: ctx, conn: c.Conn()}
 	tx := &Tx{Tx: inner}
 	committed := false
 	defer func() {
-		tx.Tx = over{} // the connection is somebody else's from now on
+		tx.Tx = closedTx() // the connection is somebody else's from now on
 		if !committed {
 			_ = inner.Rollback(context.WithoutCancel(ctx)) // what fails here costs the connection, and the transaction with it
 		}
@@ -65,7 +62,7 @@ func (s *Store) InTx(ctx context.Context, client Recorder, f func(tx *Tx) error)
 	if len(tx.events) == 0 {
 		err = s.commit(ctx, inner, &tx.riders, nil, nil, "")
 	} else {
-		last := &lastWords{Tx: inner, riders: &tx.riders}
+		last := &lastWords{opening: inner, riders: &tx.riders}
 		err = client.Record(ctx, last, tx.events...)
 		last.outcome.tell() // only now does the client know what was recorded
 	}
@@ -75,7 +72,7 @@ func (s *Store) InTx(ctx context.Context, client Recorder, f func(tx *Tx) error)
 
 // lastWords is a transaction that ends with what is recorded in it: Record sends COMMIT along.
 type lastWords struct {
-	pgx.Tx
+	*opening
 	riders  *pgx.Batch
 	outcome later
 }
@@ -111,16 +108,25 @@ func (l *later) tell() {
 // the client when it has what was recorded.
 func (s *Store) recordAndCommit(ctx context.Context, last *lastWords, r driver.Recording) error {
 	last.outcome.outcome = r.Outcome
-	m := &meeting{then: func(w *watch) error { return w.record(last.outcome.see) }}
+	m := &meeting{then: func(w *watch) error { return w.recordAhead(last.outcome.see) }}
+	defer func() {
+		if m.w != nil {
+			m.w.neverBegan()
+		}
+	}()
 	query, args := recording(r, m)
 	e := &r.Events[0]
 	record := &statement{query: query, args: args, scan: newAnswers(r.Events).scan}
-	return s.commit(ctx, last.Tx, last.riders, record, m, e.Type+"/"+e.ID.String())
+	return s.commit(ctx, last.opening, last.riders, record, m, e.Type+"/"+e.ID.String())
 }
 
-// commit sends what rides along, the statement that records, and COMMIT.
-func (s *Store) commit(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, record *statement, m *meeting, event string) error {
-	riders := batch.Len()
+// commit sends BEGIN if nothing has been sent before, what rides along, the statement that records, and COMMIT.
+func (s *Store) commit(ctx context.Context, tx *opening, riders *pgx.Batch, record *statement, m *meeting, event string) error {
+	batch := &pgx.Batch{}
+	if tx.tx == nil {
+		batch.BeginTx(pgx.TxOptions{})
+	}
+	batch.QueuedQueries = append(batch.QueuedQueries, riders.QueuedQueries...)
 	if record != nil {
 		batch.Queue(s.text(record.query), record.args...).Query(func(rows pgx.Rows) error { return readAll(rows, record.scan) })
 	}
@@ -129,7 +135,7 @@ func (s *Store) commit(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, record 
 		committed = tag.String() == "COMMIT"
 		return nil
 	})
-	err := tx.SendBatch(ctx, batch).Close()
+	err := tx.last(ctx, batch)
 	switch {
 	case err == nil && committed:
 		return nil
@@ -139,45 +145,11 @@ func (s *Store) commit(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, record 
 		err = m.refused(ctx, s.explain(err))
 	}
 	what := "commit"
-	if riders > 0 {
-		what = fmt.Sprintf("%d statements and commit", riders)
+	if n := riders.Len(); n > 0 {
+		what = fmt.Sprintf("%d statements and commit", n)
 	}
 	if event != "" {
 		what += " with event " + event
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
-
-// over is a transaction that has ended.
-type over struct{}
-
-func (over) Begin(context.Context) (pgx.Tx, error) { return nil, pgx.ErrTxClosed }
-func (over) Commit(context.Context) error          { return pgx.ErrTxClosed }
-func (over) Rollback(context.Context) error        { return pgx.ErrTxClosed }
-func (over) LargeObjects() (none pgx.LargeObjects) { return none }
-func (over) Conn() *pgx.Conn                       { return nil }
-func (over) SendBatch(_ context.Context, b *pgx.Batch) pgx.BatchResults {
-	return pgx.FailedBatchResults(b, pgx.ErrTxClosed)
-}
-
-func (over) CopyFrom(context.Context, pgx.Identifier, []string, pgx.CopyFromSource) (int64, error) {
-	return 0, pgx.ErrTxClosed
-}
-
-func (over) Prepare(context.Context, string, string) (*pgconn.StatementDescription, error) {
-	return nil, pgx.ErrTxClosed
-}
-
-func (over) Exec(context.Context, string, ...any) (tag pgconn.CommandTag, err error) {
-	return tag, pgx.ErrTxClosed
-}
-
-func (over) Query(context.Context, string, ...any) (pgx.Rows, error) {
-	return nil, pgx.ErrTxClosed
-}
-
-func (over) QueryRow(context.Context, string, ...any) pgx.Row { return noRow{} }
-
-type noRow struct{}
-
-func (noRow) Scan(...any) error { return pgx.ErrTxClosed }

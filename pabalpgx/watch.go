@@ -134,6 +134,7 @@ type watch struct {
 	asked  int  // requests that wait for their ReadyForQuery
 	asking bool // something was written since the last ReadyForQuery
 	lost   bool
+	ahead  func(driver.CommitState) // the outcome of a Recording whose BEGIN travels with it; nil: none
 }
 
 // transaction remembers how it ended.
@@ -150,6 +151,30 @@ func (w *watch) record(outcome func(driver.CommitState)) error {
 		return driver.ErrNoTransaction
 	}
 	return nil
+}
+
+// recordAhead notes a Recording that is sent together with its transaction's BEGIN, or in an open one.
+func (w *watch) recordAhead(outcome func(driver.CommitState)) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lost {
+		return driver.ErrNoTransaction
+	}
+	if !w.commit.Recording(outcome) {
+		w.ahead = outcome
+	}
+	return nil
+}
+
+// neverBegan ends a Recording whose BEGIN was refused, or never sent. Where something is not answered pgx is closing the
+// connection, and gone tells.
+func (w *watch) neverBegan() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if outcome := w.ahead; outcome != nil && w.asked == 0 && !w.asking {
+		w.ahead = nil
+		outcome(driver.Void)
+	}
 }
 
 // current is the open transaction; nil if there is none.
@@ -178,6 +203,10 @@ func (w *watch) see(s driver.CommitSignal) {
 		w.tx.ended, w.tx.how = true, s
 	}
 	w.commit.See(s)
+	if outcome := w.ahead; s == driver.SawBegin && outcome != nil {
+		w.ahead = nil
+		w.commit.Recording(outcome)
+	}
 }
 
 func (w *watch) writes() {
@@ -194,6 +223,9 @@ func (w *watch) gone() {
 		return
 	}
 	w.lost = true
+	if w.ahead != nil { // BEGIN is not answered either
+		w.see(driver.SawBegin)
+	}
 	switch {
 	case !w.commit.Open():
 	case w.asked > 0 || w.asking:
