@@ -27,8 +27,8 @@ type begun struct {
 // opened is a transaction of Inbox.Begin.
 type opened struct {
 	watch *watch
-	state *transaction
-	conn  pooled // nil over database/sql
+	state *transaction // nil: it has not begun
+	conn  pooled
 }
 
 // pooled is a connection that is out of its pool.
@@ -55,6 +55,9 @@ func (g *begun) take(tx any) *opened {
 
 // over says how the transaction ended that its handler ended by itself; false while it is open.
 func (o *opened) over() (error, bool) {
+	if o.state == nil {
+		return nil, false
+	}
 	how, ended := o.watch.ending(o.state)
 	switch {
 	case !ended:
@@ -74,24 +77,18 @@ type ledger struct{ b base }
 // inbox implements driver.Inbox for pgx.Tx.
 type inbox struct{ ledger }
 
-// Begin implements driver.Inbox.
+// Begin implements driver.Inbox. The database begins with the first statement.
 func (i inbox) Begin(ctx context.Context) (pgx.Tx, error) {
 	c, err := i.b.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	tx, err := c.Begin(ctx)
-	if err != nil {
-		c.Release()
-		return nil, err
-	}
 	o := &opened{watch: watchOf(c.Conn()), conn: c}
 	if o.watch == nil {
-		_ = tx.Rollback(ctx)
 		c.Release()
 		return nil, driver.ErrUnwatched
 	}
-	o.state = o.watch.current()
+	tx := &opening{ctx: context.WithoutCancel(ctx), conn: c.Conn(), began: func() { o.state = o.watch.current() }}
 	i.b.begun.put(tx, o)
 	return tx, nil
 }

@@ -9,13 +9,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// opening is a transaction whose BEGIN travels with the first statement, in one round trip. Where a statement cannot have
+// opening is a transaction whose BEGIN travels with the first statement, or batch, in one round trip. Where a statement cannot have
 // company, BEGIN goes before it by itself.
 type opening struct {
-	ctx  context.Context // of InTx, for the methods that have none
-	conn *pgx.Conn
-	tx   pgx.Tx // nil until it has begun
-	err  error  // why it could not begin
+	ctx   context.Context // for the methods that have none
+	conn  *pgx.Conn
+	began func() // called when it has begun; nil: nobody asks
+	tx    pgx.Tx // nil until it has begun
+	err   error  // why it could not begin
 }
 
 // begun begins the transaction unless it has.
@@ -27,8 +28,14 @@ func (o *opening) begun(ctx context.Context) pgx.Tx {
 	if err != nil {
 		tx, o.err = closedTx(), fmt.Errorf("begin: %w", err)
 	}
-	o.tx = tx
+	o.is(tx)
 	return tx
+}
+
+func (o *opening) is(tx pgx.Tx) {
+	if o.tx = tx; o.began != nil {
+		o.began()
+	}
 }
 
 // closedTx is a transaction that has ended.
@@ -52,16 +59,23 @@ func alone(query string, args []any) bool {
 	}
 }
 
-// with sends BEGIN and a statement, and reads BEGIN's answer. Nil: nothing was executed, and the transaction has begun by
-// itself, or never will; the statement is to be sent as any other. So an error found before anything was executed is within
-// the transaction what it is in any, and a meeting finds it open.
+// with sends BEGIN and a statement, as withAll does a batch.
 func (o *opening) with(ctx context.Context, query string, args []any) pgx.BatchResults {
 	b := &pgx.Batch{}
-	b.BeginTx(pgx.TxOptions{})
 	b.Queue(query, args...)
-	results := o.conn.SendBatch(ctx, b)
+	return o.withAll(ctx, b)
+}
+
+// withAll sends BEGIN and a batch, and reads BEGIN's answer. Nil: nothing was executed, and the transaction has begun by
+// itself, or never will; the statements are to be sent as any other. So an error found before anything was executed is within
+// the transaction what it is in any, and a meeting finds it open.
+func (o *opening) withAll(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	whole := &pgx.Batch{}
+	whole.BeginTx(pgx.TxOptions{})
+	whole.QueuedQueries = append(whole.QueuedQueries, b.QueuedQueries...)
+	results := o.conn.SendBatch(ctx, whole)
 	if _, err := results.Exec(); err == nil {
-		o.tx = results.Tx()
+		o.is(results.Tx())
 		return results
 	}
 	_ = results.Close() // what it was will be told again
@@ -142,6 +156,11 @@ func (o *opening) CopyFrom(ctx context.Context, table pgx.Identifier, columns []
 
 // SendBatch implements pgx.Tx.
 func (o *opening) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if o.tx == nil && b.Len() > 0 {
+		if results := o.withAll(ctx, b); results != nil {
+			return results
+		}
+	}
 	return o.begun(ctx).SendBatch(ctx, b)
 }
 
