@@ -1,6 +1,7 @@
 package pabalpgx
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/servers"
 )
 
@@ -104,7 +106,11 @@ func TestCostlyStatementsUseAnIndex(t *testing.T) {
 func TestNoStatementIsCompiled(t *testing.T) {
 	check := func(t *testing.T, pool *pgxpool.Pool, b *base) {
 		for name, query := range costly {
-			if plan := explainWith(t, pool, "costs on", nil, b.text(query)); strings.Contains(plan, "JIT:") {
+			var settings []string
+			if name == "sweep" {
+				settings = []string{strings.Replace(sqlNoJIT, "local ", "", 1)}
+			}
+			if plan := explainWith(t, pool, "costs on", settings, b.text(query)); strings.Contains(plan, "JIT:") {
 				t.Errorf("%s is compiled:\n%s", name, plan)
 			}
 		}
@@ -117,6 +123,48 @@ func TestNoStatementIsCompiled(t *testing.T) {
 		pool, b := filled(t)
 		check(t, pool, b)
 	})
+}
+
+// texts remembers what is sent in batches.
+type texts struct{ sent []string }
+
+func (*texts) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (t *texts) TraceBatchQuery(_ context.Context, _ *pgx.Conn, d pgx.TraceBatchQueryData) {
+	t.sent = append(t.sent, d.SQL)
+}
+
+func (*texts) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+func (*texts) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (*texts) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// The sweep reads tables that nobody analyzes: it says itself that it is not to be compiled.
+func TestSweepIsNeverCompiled(t *testing.T) {
+	pool, _ := migrated(t)
+	seen := &texts{}
+	cfg := pool.Config()
+	cfg.ConnConfig.Tracer = seen
+	traced, err := pgxpool.NewWithConfig(t.Context(), Watch(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer traced.Close()
+	s, err := New(traced, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(t.Context(), driver.Query{Topics: true}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{sqlBegin, sqlNoJIT, s.text(sqlTopics), "commit"}; !slices.Equal(seen.sent, want) {
+		t.Errorf("sent %q", seen.sent)
+	}
 }
 
 // filled is a database with 100,000 events, all confirmed but for 10, and as much in an inbox.

@@ -12,9 +12,7 @@ import (
 )
 
 const (
-	// Topics with pending rows are found by a loose scan of the index (topic, due_at): one lookup for each. Of tables of a few
-	// rows, which are never analyzed, the planner thinks that they have a thousand; were there no "id = 1" it would expect a
-	// million topics, and compile the statement (JIT) for a third of a second each time.
+	// Topics with pending rows are found by a loose scan of the index (topic, due_at): one lookup for each.
 	sqlTopics = `with recursive busy (name) as (
 			(select p.topic from {p}pending p order by p.topic limit 1)
 			union all
@@ -76,7 +74,7 @@ func (b *base) Read(ctx context.Context, q driver.Query) (r driver.Reading, err 
 }
 
 func readTopics(ctx context.Context, s session, r *driver.Reading, q driver.Query) error {
-	err := s.query(ctx, func(row scanner) error {
+	scan := func(row scanner) error {
 		var t driver.Topic
 		err := row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation, &t.Name, &t.Ordered, nullTime{&t.ProvenAt}, nullTime{&t.ProbedAt},
 			&t.PositionFloor, nullTime{&t.OldestDue})
@@ -84,7 +82,8 @@ func readTopics(ctx context.Context, s session, r *driver.Reading, q driver.Quer
 			r.Topics = append(r.Topics, t)
 		}
 		return err
-	}, sqlTopics, q.After)
+	}
+	err := s.b.once(ctx, sqlNoJIT, statement{name: "read topics", query: sqlTopics, args: []any{q.After}, scan: scan})
 	if err != nil || !q.Counts {
 		return err
 	}

@@ -183,7 +183,7 @@ func (b *base) Settle(ctx context.Context, verdicts []driver.Settlement) error {
 		v := &verdicts[i]
 		claims[i], delays[i], accepted[i], park[i], errs[i] = int64(v.Claims), v.Delay.Microseconds(), v.Accepted, v.Park, v.Error
 	}
-	return b.once(ctx, statement{name: "settle", query: sqlSettle, args: []any{
+	return b.once(ctx, sqlByIndex, statement{name: "settle", query: sqlSettle, args: []any{
 		ids(verdicts, func(v *driver.Settlement) uuid.UUID { return v.ID }), claims, accepted, park, delays, errs,
 	}})
 }
@@ -202,7 +202,7 @@ func (b *base) Confirm(ctx context.Context, events []driver.Ref) ([]driver.Confi
 		return err
 	}
 	st := statement{name: "confirm", query: sqlConfirm, args: []any{refIDs(events), refTimes(events)}, scan: scan}
-	if err := b.once(ctx, st); err != nil {
+	if err := b.once(ctx, sqlByIndex, st); err != nil {
 		return nil, err
 	}
 	answers := make([]driver.Confirmation, len(events))
