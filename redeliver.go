@@ -18,7 +18,7 @@ import (
 const (
 	jobsEvery  = 15 * time.Second
 	jobLease   = 30 * time.Second
-	jobPage    = 100
+	jobPage    = 100    // most events of one
 	jobLastMax = 10_000 // keys whose last event is kept in mind
 )
 
@@ -70,7 +70,7 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 		}
 		start := r.w.Now()
 		filter := spec.filter()
-		filter.After, filter.Limit = job.Resume, min(jobPage, spec.Rate)
+		filter.After, filter.Limit = job.Resume, pageOf(spec.Rate)
 		page, err := r.read(ctx, driver.Query{Events: &filter})
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
@@ -93,6 +93,9 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 	}
 	return ctx.Err()
 }
+
+// pageOf is how many events are sent at once: what is due in a tenth of a second, for live events wait behind them.
+func pageOf(rate int) int { return max(1, min(jobPage, rate/10)) }
 
 func (r *redeliverer) save(ctx context.Context, job *driver.Job) (mine bool, err error) {
 	call, cancel := r.w.Deadline(context.WithoutCancel(ctx), r.o.PublishTimeout)
