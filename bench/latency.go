@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/pabalnats"
 	"github.com/pabal-go/pabal/pabalsql"
 )
@@ -61,7 +62,7 @@ func (b *bench) latencies(ctx context.Context) (way, syncs []float64, err error)
 	opened := map[string]*pabal.Client[*sql.Tx]{}
 	databases := map[string]*sql.DB{}
 	for _, name := range []string{"settlement", "order"} {
-		db, client, err := openClient(ctx, filepath.Join(dir, name+".db"), broker, name, quiet)
+		db, client, err := openClient(ctx, filepath.Join(dir, name+".db"), broker, name, &pabal.Options{Logger: quiet})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -117,7 +118,7 @@ func (b *bench) latencies(ctx context.Context) (way, syncs []float64, err error)
 var measured = pabal.Define("order-pay-done", pabal.Key(func(p paid) string { return p.OrderNo }))
 
 func openClient(
-	ctx context.Context, file string, broker *pabalnats.Broker, name string, log *slog.Logger,
+	ctx context.Context, file string, broker driver.Broker, name string, o *pabal.Options,
 ) (*sql.DB, *pabal.Client[*sql.Tx], error) {
 	db, err := pabalsql.OpenSQLite(file, nil)
 	if err != nil {
@@ -130,7 +131,7 @@ func openClient(
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := pabal.New(ctx, store, broker, name, &pabal.Options{Logger: log})
+	client, err := pabal.New(ctx, store, broker, name, o)
 	return db, client, err
 }
 

@@ -53,7 +53,8 @@ var parts = []struct {
 	{"postgres-record", onPostgres((*stand).recording)}, {"postgres-rate", onPostgres((*stand).fullRate)},
 	{"postgres-latency", onPostgres((*stand).latencies)}, {"postgres-drain", onPostgres((*stand).drains)},
 	{"postgres-variants", onPostgres((*stand).variants)}, {"postgres-full", onPostgres((*stand).confirmedBefore)},
-	{"postgres-outage", onPostgres((*stand).outage)}, {"sim", simRows}, {"idle", idleRows},
+	{"postgres-outage", onPostgres((*stand).outage)}, {"outage", outageRows}, {"redeliver", redeliverRows},
+	{"sim", simRows}, {"idle", idleRows},
 }
 
 func main() {
@@ -68,8 +69,8 @@ func main() {
 	flag.StringVar(&b.dir, "dir", "", "where databases are made (default: a temporary directory)")
 	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+"; postgres is all of its own (default: all)")
 	flag.StringVar(&b.page, "o", "", "a file that the table is written to as well, with the machine it was measured on; plots go beside it")
-	flag.DurationVar(&b.long, "long", 20*time.Second, "postgres: how long the broker is away, and a snapshot is held open (targets: 5m)")
-	flag.IntVar(&b.backlog, "backlog", 200_000, "postgres: unpublished events that are drained")
+	flag.DurationVar(&b.long, "long", 20*time.Second, "how long the broker is away, and a snapshot is held open (targets: 5m)")
+	flag.IntVar(&b.backlog, "backlog", 200_000, "events that are drained, on PostgreSQL, or redelivered (targets: 200000 and 1000000)")
 	flag.IntVar(&b.confirmed, "confirmed", 1_000_000, "postgres: confirmed events that lie in the tables (target: 10000000)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

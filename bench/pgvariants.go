@@ -197,22 +197,22 @@ func (s *stand) outage(ctx context.Context, b *bench) ([]row, error) {
 	}
 	defer t.close()
 	phases := [3]time.Duration{10 * time.Second, b.long, 5 * time.Second} // before, during, after
-	total := 0
-	for _, d := range phases {
-		total += int(d.Seconds() * outageRate)
-	}
+	total := ordersOf(phases, outageRate)
 	t.journal = newJournal(total+1, services)
 	p, err := pabalLine{}.start(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	defer p.works.stop() //nolint:errcheck // on the way out
-	o := &outageRun{site: t, line: &line{write: p.record, owed: p.owed}, took: make([]time.Duration, total+1)}
+	o := &outageRun{
+		rate: outageRate, write: p.record, owed: p.owed, journal: t.journal, took: make([]time.Duration, total+1),
+		away: func() error { s.nats.Kill(); return nil }, back: s.nats.Restart,
+	}
 	if err := o.run(ctx, phases, total); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(p.works.stop(), t.exact(ctx, total+1), p.settled(ctx, total+1)); err != nil {
 		return nil, err
 	}
-	return o.rows(phases, p), nil
+	return o.rows("broker killed and", phases, &p.seen, 30), nil
 }

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
+)
+
+const (
+	redeliverRate = 250 // events a second
+	liveRate      = 50  // orders a second beside it
+	liveBefore    = 10 * time.Second
+)
+
+// fillConfirmed makes events that were confirmed a while ago; their numbers are those of no order.
+const fillConfirmed = `with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
+	insert into pabal_event (id, topic, type, key, content_type, version, payload, traceparent, recorded_at, position, published_at)
+	select randomblob(16), 'order-pay-done', 'order-pay-done', 'B' || i, 'application/json', '', cast(? as blob), '', ? + i, ? + i, ? + i from n`
+
+// redeliverRows has a redelivery send many events to a service beside live traffic.
+func redeliverRows(ctx context.Context, b *bench) (rows []row, err error) {
+	live := int((liveBefore + time.Duration(b.backlog)*time.Second/redeliverRate).Seconds()) * liveRate
+	s, err := b.small(ctx, "redeliver", newJournal(live+1, 1))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	hour := time.Now().Add(-time.Hour).UnixMicro()
+	old := payloadOf(1 << 40)
+	if _, err := s.db.ExecContext(ctx, fillConfirmed, b.backlog, old, hour, hour/1000, hour); err != nil {
+		return nil, fmt.Errorf("fill: %w", err)
+	}
+	if err := s.write(ctx, live); err != nil { // topics and statements
+		return nil, err
+	}
+	before := int(liveBefore.Seconds()) * liveRate
+	orders := func(first, n int) error {
+		return traffic{events: n, rate: liveRate}.run(ctx, s.owed, func(i int) error { return s.write(ctx, first+i) })
+	}
+	if err := orders(0, before); err != nil {
+		return nil, err
+	}
+	idle, err := residentMiB(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	until := time.UnixMicro(hour + int64(b.backlog) + 1)
+	job, err := s.order.Redeliver(ctx, pabal.Redelivery{
+		Topic: "order-pay-done", Until: until, Consumer: "settlement", Rate: redeliverRate, Why: "bench", By: "bench",
+	})
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	growth, stop := watchMemory(ctx, idle)
+	err = orders(before, live-before)
+	if err == nil {
+		err = s.finished(ctx, job)
+	}
+	took := time.Since(began)
+	stop()
+	if err == nil {
+		err = s.journal.wait(ctx, func() bool { return s.owed() == 0 })
+	}
+	if err != nil {
+		return nil, err
+	}
+	ms, err := s.journal.latencies(1, live)
+	if err != nil {
+		return nil, err
+	}
+	quiet99, busy99 := quantile(ms[:before], 0.99), quantile(ms[before:], 0.99)
+	what := fmt.Sprintf("redelivery of %d events at %d/s beside %d orders/s: ", b.backlog, redeliverRate, liveRate)
+	return []row{
+		{what + "took", fmt.Sprintf("%.0f s", took.Seconds()), ""},
+		{what + "growth of the process's memory", fmt.Sprintf("%.0f MiB", growth()), "≤ 64 MiB"},
+		{what + "p99 of an order's commit → handler, against before", fmt.Sprintf("%.2f against %.2f ms, ratio %.2f", busy99, quiet99, busy99/quiet99), "≤ 1.5"},
+	}, nil
+}
+
+// finished waits for a redelivery's end.
+func (s *small) finished(ctx context.Context, id uuid.UUID) error {
+	for ctx.Err() == nil {
+		status, err := s.order.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(status.Jobs, func(j driver.Job) bool { return j.ID == id && j.Finished }) {
+			return nil
+		}
+		time.Sleep(time.Second)
+	}
+	return ctx.Err()
+}
