@@ -44,7 +44,7 @@ func TestAcceptanceOfWhatCameBackIsNotWritten(t *testing.T) {
 	again := events[2]
 	again.claims = 1
 	p.accept([]entry{again}) // claimed once more, and accepted once more
-	p.drained = true       // all are ripe
+	p.drained = true         // all are ripe
 	batch, _, done := p.ripe(t.Context())
 	var got []driver.Settlement
 	for _, s := range batch {
