@@ -14,6 +14,12 @@
 //
 // What goes wrong, the test says: Kill, Stop, Answer, AnswerNext, Send, Unsubscribe, BrokerAway, DatabaseAway, LoseAnswer. To
 // fail the next publish is post.AnswerNext(pabaltest.Again).
+//
+// # On a database of your own
+//
+// [Receive] makes what a handler gets, so that a test may call it by hand in a transaction of any database. Clients of real
+// databases run in real time; [NewBroker] gives them a broker in memory, [RecordedIn] says what a store has recorded, and
+// [AwaitConfirmed] and [AwaitHandled] wait for what is on its way, and say what is owed when it does not come.
 package pabaltest
 
 import (
@@ -25,6 +31,7 @@ import (
 	"time"
 
 	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/sim"
 	"github.com/pabal-go/pabal/internal/world"
 )
@@ -249,19 +256,10 @@ func Recorded[T any](p *Post, eventType pabal.Type[T]) []pabal.Received[T] {
 	p.t.Helper()
 	var found []pabal.Received[T]
 	for _, d := range p.databases {
-		for _, e := range d.Events() {
-			if e.Type != eventType.Name() || e.Topic != eventType.Topic() {
-				continue
-			}
-			data, err := eventType.Decode(e.Payload)
-			if err != nil {
-				p.t.Fatalf("event %s: %v", e.ID, err)
-			}
-			found = append(found, pabal.Received[T]{
-				ID: e.ID, Source: d.source, Topic: e.Topic, Type: e.Type, Version: e.Version, Key: e.Key, Position: e.Position,
-				RecordedAt: e.RecordedAt, Attempt: 1, Data: data,
-			})
-		}
+		events := slices.DeleteFunc(d.Events(), func(e driver.Event) bool {
+			return e.Type != eventType.Name() || e.Topic != eventType.Topic()
+		})
+		found = append(found, receivedOf(p.t, d.source, eventType, events)...)
 	}
 	slices.SortStableFunc(found, func(a, b pabal.Received[T]) int {
 		return cmp.Or(a.RecordedAt.Compare(b.RecordedAt), cmp.Compare(a.Position, b.Position))

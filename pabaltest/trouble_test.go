@@ -94,6 +94,102 @@ func ExamplePost_Unsubscribe() {
 	// Output: 1 not confirmed
 }
 
+func ExamplePost_ClientWith() {
+	post := pabaltest.New(inExample{})
+	options := &pabal.Options{Lease: time.Minute} // which is what a killed process costs
+	order, _ := post.ClientWith("order", options), post.ClientWith("order", options)
+	_ = pay(post, order, "A1")
+	start := post.Now()
+	post.Kill(order)
+	post.Settle(2 * time.Minute)
+	fmt.Println("published after", post.Now().Sub(start).Round(10*time.Second))
+	// Output: published after 1m0s
+}
+
+func ExamplePost_Stop() {
+	post := pabaltest.New(inExample{})
+	order := post.Client("order")
+	var seen []string
+	audit(post.Client("settlement"), &seen)
+	_ = pay(post, order, "A1")
+	fmt.Println(post.Stop(order)) // what Run returned; everything that was queued is published
+	post.Pass(time.Second)
+	fmt.Println(seen, "by", post.Delivered("audit"), "delivery")
+	// Output:
+	// <nil>
+	// [A1] by 1 delivery
+}
+
+func ExamplePost_BrokerAway() {
+	post := pabaltest.New(inExample{})
+	order := post.Client("order")
+	var seen []string
+	audit(order, &seen)
+	post.Pass(time.Second)
+	post.BrokerAway(time.Minute)
+	fmt.Println(pay(post, order, "A1")) // the shop goes on
+	post.Pass(50 * time.Second)
+	fmt.Println("meanwhile", seen)
+	post.Settle(2 * time.Minute)
+	fmt.Println("in the end", seen)
+	// Output:
+	// <nil>
+	// meanwhile []
+	// in the end [A1]
+}
+
+func ExamplePost_DatabaseAway() {
+	post := pabaltest.New(inExample{})
+	order, settlement := post.Client("order"), post.Client("settlement")
+	var seen []string
+	audit(settlement, &seen)
+	post.Pass(time.Second)
+	post.DatabaseAway(settlement, time.Minute) // the consumer's
+	_ = pay(post, order, "A1")
+	post.Pass(50 * time.Second)
+	fmt.Println("meanwhile", seen)
+	post.Settle(2 * time.Minute)
+	fmt.Println("in the end", seen)
+	// Output:
+	// meanwhile []
+	// in the end [A1]
+}
+
+// The caller does not know whether its transaction was committed; Pabal finds out.
+func ExamplePost_LoseAnswer() {
+	post := pabaltest.New(inExample{})
+	order := post.Client("order")
+	var seen []string
+	audit(order, &seen)
+	post.LoseAnswer(order)
+	fmt.Println("an error:", pay(post, order, "A1") != nil)
+	post.Settle(time.Minute)
+	fmt.Println(seen)
+	// Output:
+	// an error: true
+	// [A1]
+}
+
+func ExamplePost_Sleep() {
+	post := pabaltest.New(inExample{})
+	order := post.Client("order")
+	consumer := order.Consumer("audit", &pabal.ConsumerOptions{Timeout: 10 * time.Second})
+	pabal.Handle(consumer, orderPaid, func(ctx context.Context, _ pabaltest.Tx, e pabal.Received[paid]) error {
+		if e.Attempt == 1 {
+			err := post.Sleep(ctx, time.Hour) // too slow
+			fmt.Println(err)
+			return err
+		}
+		fmt.Println("try", e.Attempt)
+		return nil
+	})
+	_ = pay(post, order, "A1")
+	post.Settle(time.Minute)
+	// Output:
+	// context deadline exceeded
+	// try 2
+}
+
 func TestStopEndsTheClientAndSaysWhatItReturned(t *testing.T) {
 	post := pabaltest.New(t)
 	order, other := post.Client("order"), post.Client("order")
