@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/sim"
+	"github.com/pabal-go/pabal/internal/world"
 	"github.com/pabal-go/pabal/pabaltest"
 )
 
@@ -129,23 +133,46 @@ func ExampleClient_Record() {
 	// true record order-pay-done: not an open transaction
 }
 
-// The options of a client and of a consumer. New names the field that is out of bounds.
+// inMemory stands for the caller's store and broker, in real time.
+func inMemory() (*sim.Store, driver.Broker) {
+	w := world.Real()
+	return sim.NewDatabase(w, sim.DatabaseOptions{}).Connect(w, sim.Direct), pabaltest.NewBroker()
+}
+
+// A service: New names the option that is out of bounds, Run goes on until its context ends, and drains.
 func ExampleNew() {
-	serve := func(ctx context.Context, store driver.Store[pabaltest.Tx], broker driver.Broker) error {
-		client, err := pabal.New(ctx, store, broker, "order", &pabal.Options{RepublishAfter: 10 * time.Minute})
-		if err != nil {
-			return err
-		}
-		pabal.Handle(client.Consumer("audit", &pabal.ConsumerOptions{Concurrency: 2, Timeout: time.Minute}), OrderPaid,
-			func(context.Context, pabaltest.Tx, pabal.Received[Paid]) error { return nil })
-		go func() {
-			if client.Ready(ctx) == nil {
-				fmt.Println("queues are subscribed: take requests")
-			}
-		}()
-		return client.Run(ctx) // until ctx ends; then it drains, within 25 s
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	store, broker := inMemory()
+	client, err := pabal.New(ctx, store, broker, "order", &pabal.Options{
+		RepublishAfter: 10 * time.Minute, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		panic(err)
 	}
-	_ = serve
+	pabal.Handle(client.Consumer("audit", &pabal.ConsumerOptions{Concurrency: 2, Timeout: time.Minute}), OrderPaid,
+		func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+			fmt.Println("handling", e.Data.OrderNo)
+			stop() // as SIGTERM would
+			return nil
+		})
+	go func() {
+		if err := client.Ready(ctx); err != nil { // queues are subscribed: take requests
+			return
+		}
+		tx, err := store.Begin(ctx)
+		if err != nil {
+			return
+		}
+		if err := client.Record(ctx, tx, OrderPaid.New(Paid{"A1", 1})); err != nil {
+			return
+		}
+		_ = tx.Commit(ctx)
+	}()
+	fmt.Println(client.Run(ctx))
+	// Output:
+	// handling A1
+	// <nil>
 }
 
 // A handler that fails is tried again; its key waits, others go on.
@@ -260,18 +287,143 @@ func ExampleOperator_Redeliver() {
 
 // For programs that only look after a store: the command line, a dashboard.
 func ExampleOperate() {
-	look := func(ctx context.Context, store driver.Store[pabaltest.Tx]) error {
-		o, err := pabal.Operate(ctx, store)
-		if err != nil {
-			return err
-		}
-		status, err := o.Status(ctx)
-		if err == nil {
-			fmt.Println(status.Source, status.Healthy)
-		}
-		return err
+	ctx := context.Background()
+	store, broker := inMemory()
+	if _, err := pabal.New(ctx, store, broker, "order", nil); err != nil { // which named the store
+		panic(err)
 	}
-	_ = look
+	o, err := pabal.Operate(ctx, store)
+	if err != nil {
+		panic(err)
+	}
+	status, err := o.Status(ctx)
+	fmt.Println(status.Source, status.Healthy, err)
+	// Output: order true <nil>
+}
+
+// What a store has recorded, page by page.
+func ExampleOperator_Events() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	for n := range 3 {
+		_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", n})) })
+	}
+	post.Settle(time.Minute)
+	filter := driver.EventFilter{Key: "A1", Limit: 2}
+	for {
+		found, err := order.Events(ctx, filter)
+		if err != nil {
+			panic(err)
+		}
+		for _, f := range found {
+			paid, _ := OrderPaid.Decode(f.Event.Payload)
+			fmt.Println(paid.Amount, "confirmed:", f.Pending == nil)
+		}
+		if len(found) < filter.Limit {
+			return
+		}
+		filter.After = found[len(found)-1].Event.Ref()
+	}
+	// Output:
+	// 0 confirmed: true
+	// 1 confirmed: true
+	// 2 confirmed: true
+}
+
+// The broker has refused two events for ever. One goes again, for the reason is mended; of the other consumers hear nothing.
+func ExampleOperator_Retry() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		fmt.Println("handled", e.Key)
+		return nil
+	})
+	post.AnswerNext(pabaltest.Never, pabaltest.Never)
+	for _, no := range []string{"A1", "A2"} {
+		_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{no, 1})) })
+	}
+	post.Settle(time.Minute)
+	parked, err := order.Events(ctx, driver.EventFilter{State: driver.ParkedOnly, Limit: 10})
+	fmt.Println(len(parked), "parked", err)
+	fmt.Println(order.Retry(ctx, parked[0].Event.ID))
+	fmt.Println(order.Skip(ctx, parked[1].Event.ID))
+	post.Settle(time.Minute)
+	// Output:
+	// 2 parked <nil>
+	// 1 <nil>
+	// 1 <nil>
+	// handled A1
+}
+
+// A consumer's queue has lost an event; nothing can bring it back, and the later ones of its key shall go on.
+func ExampleOperator_SkipReceived() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	pabal.Handle(order.Consumer("audit", nil), OrderPaid, func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
+		fmt.Println("handled", e.Data.Amount)
+		return nil
+	})
+	record := func(n int) {
+		_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", n})) })
+	}
+	record(0)
+	post.Settle(time.Minute)
+	post.Unsubscribe("audit", OrderPaid.Topic())
+	record(1)
+	post.Pass(time.Second)
+	post.Subscribe("audit", OrderPaid.Topic())
+	record(2)
+	post.Pass(time.Minute)
+
+	held, _ := order.Received(ctx, "audit", driver.RowFilter{State: driver.Held, Limit: 10})
+	missing := held[0].Prev.ID
+	for _, why := range order.Explain("audit", held) {
+		fmt.Println("held, for its predecessor is missing:", strings.Contains(why.What, missing.String()+" is missing"))
+	}
+	fmt.Println(order.SkipReceived(ctx, "audit", missing))
+	post.Settle(time.Minute)
+	// Output:
+	// handled 0
+	// held, for its predecessor is missing: true
+	// 1 <nil>
+	// handled 2
+}
+
+// What a redelivery would send, before it is ordered.
+func ExampleOperator_Matching() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	for n := range 3 {
+		_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", n})) })
+	}
+	count, sample, err := order.Matching(ctx, pabal.Redelivery{Topic: OrderPaid.Topic(), Key: "A1"}, 1)
+	fmt.Println(count, "events, the first of", sample[0].Event.Key, err)
+	// Output: 3 events, the first of A1 <nil>
+}
+
+// The order service's database was restored from a backup: keys begin new runs, above what consumers may have seen.
+func ExampleOperator_Restored() {
+	ctx := context.Background()
+	post := pabaltest.New(example{})
+	order := post.Client("order")
+	record := func(n int) {
+		_ = post.InTx(order, func(tx pabaltest.Tx) error { return order.Record(ctx, tx, OrderPaid.New(Paid{"A1", n})) })
+	}
+	record(0)
+	record(1)
+	post.Settle(time.Minute)
+	fmt.Println(order.Restored(ctx))
+	record(2)
+	post.Settle(time.Minute)
+	events := pabaltest.Recorded(post, OrderPaid)
+	fmt.Println(events[1].Position-events[0].Position, events[2].Position-events[1].Position > 1)
+	// Output:
+	// <nil>
+	// 1 true
 }
 
 // What a company's administrators make at the broker, or `pabal topology apply --file` does.

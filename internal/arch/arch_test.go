@@ -2,6 +2,7 @@ package arch
 
 import (
 	"go/ast"
+	"go/doc"
 	"go/importer"
 	"go/parser"
 	"go/token"
@@ -202,7 +203,7 @@ func TestContractsAreSmall(t *testing.T) {
 
 // TestEveryExportedNameIsExplained: doc comments are the contract.
 func TestEveryExportedNameIsExplained(t *testing.T) {
-	for _, dir := range []string{".", "driver", "driver/storetest", "driver/brokertest", "pabalsql", "pabalnats", "pabalsns", "shop"} {
+	for _, dir := range append(publicPackages(t), "shop") {
 		s := parse(t, dir)
 		for _, file := range s.files {
 			for _, d := range file.Decls {
@@ -238,42 +239,97 @@ func exportedReceiver(f *ast.FuncDecl) bool {
 	return ast.IsExported(name)
 }
 
-// TestEveryEntryPointHasAnExample: each exported function of a public package is called in one of its Examples.
+// TestEveryEntryPointHasAnExample: each exported function of a public package, and each method that is not there for the core, is
+// called in an Example of that package that is run and whose output is compared; a suite, which takes a *testing.T, in any.
 func TestEveryEntryPointHasAnExample(t *testing.T) {
+	core := contractMethods(t)
 	for _, dir := range publicPackages(t) {
 		s := parse(t, dir)
-		var examples strings.Builder
-		files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), "\nfunc Example") {
-				examples.Write(text)
-			}
-		}
+		run, compiled := calledInExamples(t, dir)
 		for _, file := range s.files {
 			for _, d := range file.Decls {
 				f, ok := d.(*ast.FuncDecl)
-				if !ok || f.Recv != nil || !f.Name.IsExported() {
+				if !ok || !f.Name.IsExported() || !exportedReceiver(f) || f.Recv != nil && core[f.Name.Name] {
 					continue
 				}
-				if call := file.Name.Name + "." + f.Name.Name + "("; !strings.Contains(examples.String(), call) {
-					t.Errorf("%s: no Example calls %s)", s.set.Position(f.Pos()), call)
+				called := run
+				if isSuite(f) {
+					called = compiled
+				}
+				if !called[f.Name.Name] {
+					t.Errorf("%s: no Example of package %s that is run calls %s", s.set.Position(f.Pos()), file.Name.Name, f.Name.Name)
 				}
 			}
 		}
 	}
 }
 
-// publicPackages are the directories of what users import: the root, pabaltest, the drivers and their suites.
+// isSuite reports whether a function takes a *testing.T, which an Example has none of.
+func isSuite(f *ast.FuncDecl) bool {
+	return slices.ContainsFunc(f.Type.Params.List, func(p *ast.Field) bool {
+		star, ok := p.Type.(*ast.StarExpr)
+		if !ok {
+			return false
+		}
+		s, ok := star.X.(*ast.SelectorExpr)
+		return ok && s.Sel.Name == "T"
+	})
+}
+
+// contractMethods are the methods of driver's interfaces, which the core calls and users do not.
+func contractMethods(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for _, file := range parse(t, "driver").files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if contract, ok := n.(*ast.InterfaceType); ok {
+				for _, m := range contract.Methods.List {
+					for _, name := range m.Names {
+						names[name.Name] = true
+					}
+				}
+			}
+			return true
+		})
+	}
+	return names
+}
+
+// calledInExamples are the names of functions and methods that a package's Examples call, or hand over as a value: those with an
+// output, which are run, and all of them.
+func calledInExamples(t *testing.T, dir string) (run, compiled map[string]bool) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, compiled = map[string]bool{}, map[string]bool{}
+	for _, path := range paths {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution|parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, example := range doc.Examples(file) {
+			ast.Inspect(example.Code, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok {
+					compiled[s.Sel.Name] = true
+					run[s.Sel.Name] = run[s.Sel.Name] || example.Output != "" || example.EmptyOutput
+				}
+				return true
+			})
+		}
+	}
+	return run, compiled
+}
+
+// publicPackages are the directories of what users import: the root, pabaltest, topology, the drivers, their contracts and suites.
 func publicPackages(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(root, "pabal*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	dirs := []string{".", "driver/storetest", "driver/brokertest"}
+	dirs := []string{".", "driver", "driver/storetest", "driver/brokertest", "topology"}
 	for _, path := range found {
 		if info, err := os.Stat(path); err == nil && info.IsDir() && filepath.Base(path) != "pabal-data" {
 			dirs = append(dirs, filepath.Base(path))
