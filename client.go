@@ -23,7 +23,7 @@ type Options struct {
 	// PublishTimeout bounds one publish call. 100 ms to 1 min, default 3 s.
 	PublishTimeout time.Duration
 	// RepublishAfter is when an event that was accepted, and has not come back, is published again: the broker's own
-	// redelivery interval is a good measure. At least 30 s, default 5 min.
+	// redelivery interval is a good measure. 2 min to 24 h, default 5 min.
 	RepublishAfter time.Duration
 	// Retention is how long confirmed events are kept. At least the broker's longest redelivery plus a day, at most
 	// InboxRetention. Default 30 days.
@@ -70,7 +70,7 @@ func (o *Options) fill(l driver.Limits) (Options, error) {
 	return f, errors.Join(
 		between("PublishTimeout of pabal.Options", f.PublishTimeout, 100*time.Millisecond, time.Minute),
 		between("Lease of pabal.Options", f.Lease, 3*f.PublishTimeout, time.Hour),
-		between("RepublishAfter of pabal.Options", f.RepublishAfter, 30*time.Second, 24*time.Hour),
+		between("RepublishAfter of pabal.Options", f.RepublishAfter, republishLeast, 24*time.Hour),
 		between("Retention of pabal.Options", f.Retention, max(time.Hour, l.Redelivery+24*time.Hour), f.InboxRetention),
 		between("Queue of pabal.Options", f.Queue, 1, 1_000_000),
 		between("Lanes of pabal.Options", f.Lanes, 1, 256),

@@ -147,6 +147,16 @@ func TestFailuresAreChargedOncePerAcceptanceAndTheTenthParks(t *testing.T) {
 	p.expectCount("republish parked", 1)
 }
 
+// The topic must have been proven beyond the acceptance by the time an event is due again.
+func TestFailuresAreChargedAtTheLeastRepublishAfter(t *testing.T) {
+	p := newProtocolWith(t, pabal.Options{RepublishAfter: 2 * time.Minute})
+	p.record(pay("lost", 1))
+	p.lose("lost", 30*time.Minute)
+	if e := p.events()[0]; e.Pending == nil || !e.Pending.Parked() {
+		t.Errorf("not parked: %+v", e.Pending)
+	}
+}
+
 func TestOutageChargesNothing(t *testing.T) {
 	p := newProtocol(t)
 	p.record(pay("lost", 0))

@@ -131,7 +131,7 @@ func TestNewRefusesOptionsOutOfBoundsAndNamesTheField(t *testing.T) {
 		{pabal.Options{Retention: 46 * day, InboxRetention: 45 * day}, "Retention of pabal.Options is 1104h0m0s: from 120h0m0s to 1080h0m0s"},
 		{pabal.Options{Lease: 8 * time.Second}, "Lease of pabal.Options is 8s: from 9s"}, // 3 × publish timeout
 		{pabal.Options{PublishTimeout: time.Millisecond}, "PublishTimeout of pabal.Options is 1ms: from 100ms"},
-		{pabal.Options{RepublishAfter: time.Second}, "RepublishAfter of pabal.Options is 1s: from 30s"},
+		{pabal.Options{RepublishAfter: time.Second}, "RepublishAfter of pabal.Options is 1s: from 2m0s"},
 		{pabal.Options{Queue: -1}, "Queue of pabal.Options is -1: from 1 to 1000000"},
 		{pabal.Options{Lanes: 257}, "Lanes of pabal.Options is 257: from 1 to 256"},
 		{pabal.Options{Sweep: time.Hour}, "Sweep of pabal.Options is 1h0m0s: from 100ms to 1m0s"},

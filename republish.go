@@ -17,6 +17,10 @@ const (
 	aloneEvery   = 10 * time.Second // while a topic does not accept, and process
 	provenMargin = 30 * time.Second // proven_at beyond accepted_at by this: what was accepted then had time to come back
 	failuresMax  = 10
+
+	// A topic is proven every proofEvery, by the lowest sentat since the last time, and provenMargin beyond the acceptance: an
+	// event that is due sooner is never charged, and so never parked.
+	republishLeast = 2 * time.Minute
 	crashesShift = 3
 	crashesAlone = 4 // a row with as many was claimed alone the last time: publishBatch >> 3*3 is below 1
 )
