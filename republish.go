@@ -21,8 +21,8 @@ const (
 	// A topic is proven every proofEvery, by the lowest sentat since the last time, and provenMargin beyond the acceptance: an
 	// event that is due sooner is never charged, and so never parked.
 	republishLeast = 2 * time.Minute
-	crashesShift = 3
-	crashesAlone = 4 // a row with as many was claimed alone the last time: publishBatch >> 3*3 is below 1
+	crashesShift   = 3
+	crashesAlone   = 4 // a row with as many was claimed alone the last time: publishBatch >> 3*3 is below 1
 )
 
 // going says which due events of a topic may go now.
