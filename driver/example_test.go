@@ -55,3 +55,16 @@ func ExampleEvent_Ref() {
 	fmt.Println(first.Prev.IsZero(), second.Prev.IsZero(), second.Prev.Position)
 	// Output: true false 1
 }
+
+// How bad a finding is is a word, in text and in JSON.
+func ExampleSeverity() {
+	text, err := driver.Broken.MarshalText()
+	fmt.Printf("%s %v\n", text, err)
+	var s driver.Severity
+	fmt.Println(s.UnmarshalText([]byte("note")), s, s == driver.Note)
+	fmt.Println(s.UnmarshalText([]byte("dreadful")))
+	// Output:
+	// broken <nil>
+	// <nil> note true
+	// "dreadful" is no severity
+}

@@ -24,17 +24,18 @@ const (
 // Verify publishes a canary to each topic of t and waits until it has come through every queue that t subscribes to it: a
 // running consumer, or confirmer, answers with one message to a temporary queue that the canary names; of a queue that
 // nobody reads, Verify receives by itself, and gives back what is not its own. It takes at most patience for the answers and
-// as long again for the queues without; 30 s is a good patience. With a broker that is a driver.Surveyor it audits first,
-// and removes the temporary queue in the end.
+// as long again for the queues without; 30 s is a good patience. A broker that is a driver.Auditor is audited first, and with a
+// driver.Surveyor the temporary queue is removed in the end.
 //
 // Findings say what does not work and what mends it; the error says that it could not be found out.
 func Verify(ctx context.Context, b driver.Broker, t driver.Topology, patience time.Duration) (found []driver.Finding, err error) {
-	surveyor, _ := b.(driver.Surveyor)
-	if surveyor != nil {
-		if found, err = surveyor.Audit(ctx, t); err != nil {
+	if auditor, ok := b.(driver.Auditor); ok {
+		if found, err = auditor.Audit(ctx, t); err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
 		}
+		found = slices.DeleteFunc(found, func(f driver.Finding) bool { return f.Severity == driver.Note }) // doctor shows them
 	}
+	surveyor, _ := b.(driver.Surveyor)
 	id := uuid.New()
 	v := &verification{broker: b, reply: driver.ReplyPrefix + hex.EncodeToString(id[:6]), topics: map[uuid.UUID]string{}}
 	if err := b.Check(ctx, driver.Topology{Queues: []driver.QueueSpec{{Name: v.reply}}}, true); err != nil {
@@ -67,6 +68,7 @@ func Verify(ctx context.Context, b driver.Broker, t driver.Topology, patience ti
 	}
 	for _, p := range v.owed {
 		found = append(found, driver.Finding{
+			Severity: driver.Broken, Promise: "P1",
 			What: fmt.Sprintf("what is published to topic %s does not reach queue %s: no canary came through", p.topic, p.queue),
 			Mend: "pabal topology plan   # then look at the subscription's filter, the queue's policy and its encryption key",
 		})
@@ -114,6 +116,7 @@ func (v *verification) send(ctx context.Context, topic string) *driver.Finding {
 	}
 	v.owed = slices.DeleteFunc(v.owed, func(p passage) bool { return p.topic == topic })
 	return &driver.Finding{
+		Severity: driver.Broken, Promise: "P1",
 		What: fmt.Sprintf("topic %s does not accept a canary: %v", topic, verdicts[0].Err), Mend: "pabal topology plan",
 	}
 }
