@@ -9,6 +9,8 @@ import (
 
 	mysqldriver "github.com/go-sql-driver/mysql"
 	sqlitedriver "modernc.org/sqlite"
+
+	"github.com/pabal-go/pabal/driver"
 )
 
 // dialect is what differs from database to database: statements, and what its driver's errors mean.
@@ -18,7 +20,8 @@ type dialect struct {
 	isolation  sql.IsolationLevel // of the transactions that are Pabal's own
 	noTable    func(error) bool
 	conflict   func(error) bool
-	endangers  func(settings map[string]string) error // what Open refuses; nil: the statement "settings" is empty
+	endangers  func(settings map[string]string) error            // what Open refuses; nil: the statement "settings" is empty
+	audit      func(settings map[string]string) []driver.Finding // what Open does not refuse, and lessens what a commit is worth
 }
 
 // The dialects, by the names that [Script] takes.
@@ -63,15 +66,21 @@ func (s *Store) clock(ctx context.Context, tx *sql.Tx) (now time.Time, err error
 
 // checkSettings refuses what would break a promise.
 func (s *Store) checkSettings(ctx context.Context) error {
+	settings, err := s.settings(ctx, "settings")
+	if err != nil || s.dialect.endangers == nil {
+		return err
+	}
+	return s.dialect.endangers(settings)
+}
+
+// settings reads names and values.
+func (s *Store) settings(ctx context.Context, statement string) (map[string]string, error) {
 	settings := map[string]string{}
 	err := s.query(ctx, nil, func(r *sql.Rows) error {
 		var name, value string
 		err := r.Scan(&name, &value)
 		settings[name] = value
 		return err
-	}, "settings")
-	if err != nil || s.dialect.endangers == nil {
-		return err
-	}
-	return s.dialect.endangers(settings)
+	}, statement)
+	return settings, err
 }

@@ -28,6 +28,7 @@ var mysql = dialect{
 	noTable:    func(err error) bool { return isMySQL(err, noSuchTable, badField) },
 	conflict:   func(err error) bool { return isMySQL(err, deadlock, lockWaitTimeout, recordChanged) },
 	endangers:  mysqlEndangers,
+	audit:      auditMySQL,
 }
 
 func isMySQL(err error, numbers ...uint16) bool {

@@ -18,6 +18,7 @@ import (
 var sqlite = dialect{
 	name:       "sqlite",
 	statements: readStatements("sqlite"),
+	audit:      auditSQLite,
 	noTable: func(err error) bool {
 		var e *sqlitedriver.Error
 		return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_ERROR && missingTable.MatchString(e.Error())
@@ -40,6 +41,9 @@ type SQLiteOptions struct {
 	BusyTimeout time.Duration
 	// Relaxed gives up the newest commits when the machine (not the process) dies, for speed: synchronous=NORMAL.
 	Relaxed bool
+	// ReadOnly opens a file that is there, for looking at it: no setting of the file is changed, and every write fails. Beside a
+	// write-ahead log the files of the log may be created, empty.
+	ReadOnly bool
 }
 
 // OpenSQLite opens, or creates, a database file for an application and for Pabal: write-ahead log, synchronous=FULL (a
@@ -58,10 +62,13 @@ func OpenSQLite(path string, o *SQLiteOptions) (*sql.DB, error) {
 	if options.Relaxed {
 		synchronous = "NORMAL"
 	}
+	busy := fmt.Sprintf("busy_timeout(%d)", options.BusyTimeout.Milliseconds())
 	query := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		fmt.Sprintf("busy_timeout(%d)", options.BusyTimeout.Milliseconds()), "journal_mode(WAL)",
-		"synchronous(" + synchronous + ")", "foreign_keys(1)", "journal_size_limit(67108864)",
+		busy, "journal_mode(WAL)", "synchronous(" + synchronous + ")", "foreign_keys(1)", "journal_size_limit(67108864)",
 	}}
+	if options.ReadOnly {
+		query = url.Values{"mode": {"ro"}, "_pragma": {busy}}
+	}
 	connector, err := sqlitedriver.NewConnector((&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("open SQLite database %s: %w", path, err)

@@ -19,6 +19,16 @@ select timestampdiff(microsecond, '1970-01-01', utc_timestamp(6));
 show session variables where variable_name in
     ('autocommit', 'binlog_format', 'sql_mode', 'transaction_isolation', 'tx_isolation', 'version');
 
+-- What decides about a commit that was answered; the server's, for these are no settings of a session.
+-- name: durability
+show global variables where variable_name in ('innodb_doublewrite', 'innodb_flush_log_at_trx_commit', 'innodb_flush_method',
+    'log_bin', 'sync_binlog');
+
+-- name: engines
+select table_name, engine from information_schema.tables
+where table_schema = database() and left(table_name, char_length('{p}')) = '{p}' and table_type = 'BASE TABLE' and engine <> 'InnoDB'
+order by 1;
+
 -- name: meta
 select version, source, generation from {p}meta where id = 1;
 

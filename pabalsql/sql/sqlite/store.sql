@@ -6,6 +6,12 @@
 
 -- name: settings
 
+-- Of the connection that asks. The pragma's table is there for reading; journal_mode has none, for it also sets.
+-- name: durability
+select 'synchronous', synchronous from pragma_synchronous;
+
+-- name: engines
+
 -- name: meta
 select version, source, generation from {p}meta where id = 1;
 
