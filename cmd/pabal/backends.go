@@ -28,19 +28,19 @@ type database struct {
 	close   func()
 }
 
-var databaseKinds = []struct {
+type databaseKind struct {
 	scheme string
 	form   string // how an address is given
 	open   func(address, prefix string) (*database, error)
+	look   func(address, prefix string) (*database, error) // as open, for somebody who only reads
 	script func(prefix string) (string, error)
-}{
-	{"sqlite", "sqlite:PATH", func(address, prefix string) (*database, error) {
-		db, err := pabalsql.OpenSQLite(strings.TrimPrefix(address, "sqlite:"), nil)
-		return openSQL("sqlite", db, err, prefix)
-	}, scriptOf("sqlite")},
-	{"mysql", "mysql://USER:PASSWORD@HOST:PORT/NAME", openMySQL, scriptOf("mysql")},
-	{"mariadb", "mariadb://USER:PASSWORD@HOST:PORT/NAME", openMySQL, scriptOf("mariadb")},
-	{"postgres", "postgres://USER:PASSWORD@HOST:PORT/NAME", openPostgres, func(prefix string) (string, error) {
+}
+
+var databaseKinds = []databaseKind{
+	{"sqlite", "sqlite:PATH", openSQLite(nil), openSQLite(&pabalsql.SQLiteOptions{ReadOnly: true}), scriptOf("sqlite")},
+	{"mysql", "mysql://USER:PASSWORD@HOST:PORT/NAME", openMySQL, openMySQL, scriptOf("mysql")},
+	{"mariadb", "mariadb://USER:PASSWORD@HOST:PORT/NAME", openMySQL, openMySQL, scriptOf("mariadb")},
+	{"postgres", "postgres://USER:PASSWORD@HOST:PORT/NAME", openPostgres, openPostgres, func(prefix string) (string, error) {
 		return pabalpgx.Script(&pabalpgx.Options{TablePrefix: prefix})
 	}},
 }
@@ -77,10 +77,18 @@ func (f *storeFlags) operator(ctx context.Context, do func(*pabal.Operator) erro
 }
 
 func openDatabase(address, prefix string) (*database, error) {
+	k, err := kindOf(address)
+	if err != nil {
+		return nil, err
+	}
+	return k.open(address, prefix)
+}
+
+func kindOf(address string) (*databaseKind, error) {
 	scheme, rest, _ := strings.Cut(address, ":")
-	for _, k := range databaseKinds {
-		if k.scheme == scheme && rest != "" {
-			return k.open(address, prefix)
+	for i := range databaseKinds {
+		if k := &databaseKinds[i]; k.scheme == scheme && rest != "" {
+			return k, nil
 		}
 	}
 	return nil, unknownDatabase(address)
@@ -116,6 +124,13 @@ func printSchema(address, prefix string) (string, error) {
 func scriptOf(dialect string) func(prefix string) (string, error) {
 	return func(prefix string) (string, error) {
 		return pabalsql.Script(dialect, &pabalsql.Options{TablePrefix: prefix})
+	}
+}
+
+func openSQLite(o *pabalsql.SQLiteOptions) func(address, prefix string) (*database, error) {
+	return func(address, prefix string) (*database, error) {
+		db, err := pabalsql.OpenSQLite(strings.TrimPrefix(address, "sqlite:"), o)
+		return openSQL("sqlite", db, err, prefix)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,6 +58,16 @@ func openBroker(a *app, address string) (driver.Broker, error) {
 		}
 	}
 	return nil, usage("--broker %q: give %s", redacted(address), brokerForms())
+}
+
+// lookAtBroker is openBroker for reading: it makes no directory that is missing.
+func lookAtBroker(a *app, address string) (driver.Broker, error) {
+	if directory, embedded := strings.CutPrefix(address, "embedded:"); embedded && directory != "" {
+		if _, err := os.Stat(directory); err != nil {
+			return nil, usage("--broker %s: %w", address, err)
+		}
+	}
+	return openBroker(a, address)
 }
 
 func openNATS(a *app, address, rest string) (driver.Broker, error) {

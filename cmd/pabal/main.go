@@ -21,6 +21,10 @@ const (
 	exitFailed    = 1 // the command failed, or a reconciliation found differences
 	exitUsage     = 2 // the command line or the configuration is wrong
 	exitUnhealthy = 3 // status found troubles
+
+	// Of doctor.
+	exitEndangered = 1 // something endangers a promise
+	exitUnseen     = 2 // something could not be looked at
 )
 
 type commands struct {
@@ -31,6 +35,7 @@ type commands struct {
 	Migrate  migrateCommand  `cmd:"" help:"Create or update Pabal's tables in a database."`
 	Relay    relayCommand    `cmd:"" help:"Republish, confirm and forget for a store, without an application in the process."`
 	Status   statusCommand   `cmd:"" help:"Tell whether a store is healthy, what is late, held or parked, and what mends it."`
+	Doctor   doctorCommand   `cmd:"" help:"Look for settings of databases and broker that endanger a promise, and tell what mends them."`
 	Events   eventsCommand   `cmd:"" help:"List, show, follow, retry, skip and redeliver what a store has recorded."`
 	Inbox    inboxCommand    `cmd:"" help:"List, retry and skip what consumers hold and have parked."`
 	Restored restoredCommand `cmd:"" help:"Tell a store that its database lost commits (a restored backup, a failover)."`

@@ -42,18 +42,21 @@ func (f *topologyFlags) topology() (driver.Topology, error) {
 		}
 		return shop.Topology(f.Roles...), nil
 	}
-	var t driver.Topology
-	text, err := os.ReadFile(f.File)
+	return readTopology(f.File)
+}
+
+func readTopology(file string) (t driver.Topology, err error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return t, usage("--file: %w", err)
 	}
 	if err := json.Unmarshal(text, &t); err != nil {
-		return t, usage("--file %s: %w", f.File, err)
+		return t, usage("--file %s: %w", file, err)
 	}
 	for _, q := range t.Queues {
 		for _, topic := range q.Topics {
 			if !slices.ContainsFunc(t.Topics, func(s driver.TopicSpec) bool { return s.Name == topic }) {
-				return t, usage("--file %s: queue %s is subscribed to topic %s, which is not among the topics", f.File, q.Name, topic)
+				return t, usage("--file %s: queue %s is subscribed to topic %s, which is not among the topics", file, q.Name, topic)
 			}
 		}
 	}

@@ -329,7 +329,7 @@ func publicPackages(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dirs := []string{".", "driver", "driver/storetest", "driver/brokertest", "topology"}
+	dirs := []string{".", "driver", "driver/storetest", "driver/brokertest", "topology", "doctor"}
 	for _, path := range found {
 		if info, err := os.Stat(path); err == nil && info.IsDir() && filepath.Base(path) != "pabal-data" {
 			dirs = append(dirs, filepath.Base(path))
