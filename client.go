@@ -191,6 +191,28 @@ func (c *Client[X]) Ready(ctx context.Context) error {
 	}
 }
 
+// Reachable asks the database and the broker whether they answer until ctx ends: nil, or an error that says which of them does
+// not, and why. It is what an endpoint for readiness tells, not one for liveness: a client that cannot reach them waits, and
+// goes on by itself. Of the broker it asks for the record queue, whose absence counts too. It changes nothing.
+func (c *Client[X]) Reachable(ctx context.Context) error {
+	h := c.house
+	var carried error
+	asked := h.w.NewSignal()
+	h.w.Go("reachable-"+h.source, func(world.World) { // both at once: the one that takes all the time says nothing of the other
+		queue := driver.Topology{Queues: []driver.QueueSpec{{Name: recordQueue(h.source)}}}
+		if carried = h.broker.Check(ctx, queue, false); carried != nil {
+			carried = fmt.Errorf("broker: %w", carried)
+		}
+		asked.Set()
+	})
+	_, stored := h.store.Read(ctx, driver.Query{})
+	if stored != nil {
+		stored = fmt.Errorf("database: %w", stored)
+	}
+	asked.Wait(context.WithoutCancel(ctx), -1)
+	return errors.Join(stored, carried)
+}
+
 // subscribed is called by each consumer whose queue is there.
 func (c *Client[X]) subscribed() {
 	c.house.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -434,4 +436,27 @@ func ExampleClient_Topology() {
 	text, err := json.Marshal(order.Topology(OrderPaid))
 	fmt.Println(string(text), err)
 	// Output: {"topics":[{"name":"order-pay-done","ordered":true}],"queues":[{"name":"event-record-order","topics":["order-pay-done"]},{"name":"audit","topics":["order-pay-done"]}]} <nil>
+}
+
+// An endpoint for readiness says why it is not ready.
+func ExampleClient_Reachable() {
+	w := world.Real()
+	store := sim.NewDatabase(w, sim.DatabaseOptions{}).Connect(w, sim.Direct)    // or of pabalpgx, pabalsql
+	broker := sim.NewBrokerServer(w, sim.BrokerOptions{}).Connect(w, sim.Direct) // or of pabalnats, pabalsns
+	client, err := pabal.New(context.Background(), store, broker, "order", nil)
+	if err != nil {
+		panic(err)
+	}
+	readyz := func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
+		defer cancel()
+		if err := client.Reachable(ctx); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	}
+	answer := httptest.NewRecorder()
+	readyz(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	fmt.Print(answer.Code, " ", answer.Body) // client.Run has not made the record queue yet
+	// Output:
+	// 503 broker: missing at the broker: queue event-record-order (create them, or let Pabal do it: Options.FixedTopology false)
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/sim"
+	"github.com/pabal-go/pabal/internal/world"
 	"github.com/pabal-go/pabal/pabaltest"
 )
 
@@ -142,5 +144,56 @@ func TestOverflowIsShownAndItsCommandCompletesTheKey(t *testing.T) {
 	p.Pass(time.Minute)
 	if status = p.status(client); next != all || len(status.Overflowing) != 0 {
 		t.Errorf("handled %d of %d, overflowing %+v", next, all, status.Overflowing)
+	}
+}
+
+// P6: who asks hears which of the two does not answer; and that the record queue is not there yet, to which nothing would come back.
+func TestReachableNamesWhoDoesNotAnswer(t *testing.T) {
+	p := newProtocol(t)
+	says := func(want string, away func()) {
+		t.Helper()
+		var err error
+		_ = p.InTx(p.order, func(pabaltest.Tx) error { // which a database that is away fails
+			away()
+			err = p.order.Reachable(t.Context())
+			return nil
+		})
+		if said := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.HasPrefix(said, want) || strings.Contains(said, "\n") {
+			t.Errorf("says %q, want %q", said, want)
+		}
+	}
+	p.Pass(time.Second)
+	says("", func() {})
+	says("broker: ", func() { p.BrokerAway(time.Minute) })
+	p.Pass(time.Minute)
+	says("database: ", func() { p.DatabaseAway(p.order, time.Minute) })
+	p.Pass(time.Minute)
+	says("", func() {})
+}
+
+// silent is a database that says nothing until the caller gives up.
+type silent struct{ driver.Store[*sim.Tx] }
+
+func (silent) Read(ctx context.Context, _ driver.Query) (driver.Reading, error) {
+	<-ctx.Done()
+	return driver.Reading{}, ctx.Err()
+}
+
+// A database that takes all the time there is says nothing of the broker.
+func TestReachableBlamesNobodyForAnother(t *testing.T) {
+	w := world.Real()
+	store := silent{sim.NewDatabase(w, sim.DatabaseOptions{}).Connect(w, sim.Direct)}
+	broker := sim.NewBrokerServer(w, sim.BrokerOptions{}).Connect(w, sim.Direct)
+	if err := broker.Check(t.Context(), driver.Topology{Queues: []driver.QueueSpec{{Name: recordQueue}}}, true); err != nil {
+		t.Fatal(err)
+	}
+	client, err := pabal.New(t.Context(), driver.Store[*sim.Tx](store), broker, "order", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := client.Reachable(ctx); fmt.Sprint(err) != "database: context deadline exceeded" {
+		t.Errorf("says %q", err)
 	}
 }
