@@ -2,6 +2,7 @@ package pabalnats_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -138,6 +139,11 @@ func TestConnectWaitsForTheServerThatIsNotThere(t *testing.T) {
 	}
 	if v := publishOne(t, b); v.Kind != driver.Again || v.Err == nil || !strings.Contains(v.Err.Error(), "not connected to NATS") {
 		t.Errorf("published to nobody: %v", v)
+	}
+	call, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := b.Check(call, village, false); !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "not connected to NATS") {
+		t.Errorf("the topology of nobody: %v", err)
 	}
 	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
 	if err != nil {

@@ -29,14 +29,25 @@ func (b *Broker) Check(ctx context.Context, t driver.Topology, create bool) erro
 	for end := time.Now().Add(most); ; {
 		err := b.check(ctx, t, create)
 		if err == nil || !leaderless(err) || ctx.Err() != nil || time.Now().Add(pause).After(end) {
-			return err
+			return b.disconnected(err)
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return b.disconnected(err)
 		case <-time.After(pause):
 		}
 	}
+}
+
+// disconnected says of an error why there is no connection, where that is its cause: it would tell of a wait that ended.
+func (b *Broker) disconnected(err error) error {
+	if err == nil || b.conn.IsConnected() {
+		return err
+	}
+	if last := b.conn.LastError(); last != nil {
+		return fmt.Errorf("not connected to NATS: %w (%w)", last, err)
+	}
+	return fmt.Errorf("not connected to NATS: %w", err)
 }
 
 // leaderless tells the answers of a cluster that chooses a leader: none at all, and JetStream's own "unavailable".
