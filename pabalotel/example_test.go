@@ -61,6 +61,6 @@ func ExampleWatchHealth() {
 		fmt.Println(m.Name, m.Unit)
 	}
 	// Output:
-	// pabal.healthy 1
+	// pabal.healthy {store}
 	// pabal.troubles {trouble}
 }

@@ -40,7 +40,7 @@ func WatchHealth(operator *pabal.Operator, o *Options) (stop func() error, err e
 		to                      *metric.Int64ObservableGauge
 		name, unit, description string
 	}{
-		{&h.healthy, "pabal.healthy", "1", "1 without troubles, 0 with any."},
+		{&h.healthy, "pabal.healthy", "{store}", "1 without troubles, 0 with any."},
 		{&h.troubles, "pabal.troubles", "{trouble}", "What an operator should know, see pabal status."},
 		{&h.unconfirmed, "pabal.unconfirmed", "{event}", "Events that are recorded and have not come back from the broker."},
 		{&h.parked, "pabal.parked", "{event}", "Events that wait for an operator."},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 type relayCommand struct {
 	storeFlags
 	brokerFlags
+	endpointFlags
 	Source string        `help:"The source whose events the store keeps; default: what is stored."`
 	Sweep  time.Duration `help:"How often the store is looked at." default:"500ms"`
 }
@@ -18,7 +20,12 @@ func (c *relayCommand) Run(a *app) error {
 	if c.Broker == "" {
 		return usage("--broker is missing: give %s", brokerForms())
 	}
-	d, err := c.open()
+	e, err := c.endpointFlags.open(a)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	d, err := c.storeFlags.open()
 	if err != nil {
 		return err
 	}
@@ -41,11 +48,19 @@ func (c *relayCommand) Run(a *app) error {
 		return err
 	}
 	defer broker.Close() //nolint:errcheck // what is left comes again
-	client, err := pabal.New(a.ctx, d.store, broker, c.Source,
-		&pabal.Options{Logger: a.log, FixedTopology: c.Fixed, Sweep: c.Sweep})
+	observer, metrics, err := e.observe(c.Source)
 	if err != nil {
 		return err
 	}
+	client, err := pabal.New(a.ctx, d.store, broker, c.Source,
+		&pabal.Options{Logger: a.log, FixedTopology: c.Fixed, Sweep: c.Sweep, Observer: observer})
+	if err != nil {
+		return err
+	}
+	if err := e.watch(c.Source, client.Operator, metrics, client.Reachable, client.Ready); err != nil {
+		return err
+	}
+	defer context.AfterFunc(a.ctx, e.drain)()
 	if _, err = fmt.Fprintf(a.stdout, "relaying the events of %s\n", c.Source); err != nil {
 		return err
 	}

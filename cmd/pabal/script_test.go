@@ -57,7 +57,7 @@ func runScripts(t *testing.T, dir string, variables map[string]string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "sql": execSQL, "record": recordEvent, "freeport": freePort, "answers": answers, "shows": shows,
-			"becomes": becomes, "send": send, "json": isJSON,
+			"becomes": becomes, "send": send, "json": isJSON, "gets": gets,
 		},
 	})
 }
@@ -170,6 +170,27 @@ func answers(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
 		return r.Body.Close()
+	})
+}
+
+// gets STATUS PATTERN URL: asks there again and again until the answer is of that status and has that in its body.
+func gets(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: gets STATUS PATTERN URL")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	client := &http.Client{Timeout: 5 * time.Second}
+	poll(ts, args[2]+" answers "+args[0]+" "+args[1], func() error {
+		r, err := client.Get(args[2])
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(r.Body)
+		if err == nil && (strconv.Itoa(r.StatusCode) != args[0] || !pattern.Match(body)) {
+			err = fmt.Errorf("it answers %s %q", r.Status, body)
+		}
+		return errors.Join(err, r.Body.Close())
 	})
 }
 

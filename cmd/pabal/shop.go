@@ -37,12 +37,14 @@ type shopCommand struct {
 	Check   bool          `help:"Reconcile the books and exit; the shop may be running."`
 	Wait    time.Duration `help:"How long a reconciliation waits for what is on its way. An event that many publishes failed for is next tried after up to 5m." default:"1m"`
 	brokerFlags
+	endpointFlags
 }
 
 // house is the running shop.
 type house struct {
 	a         *app
 	broker    driver.Broker
+	endpoints *endpoints
 	databases map[string]*database
 	services  []shop.Service
 	clients   []*pabal.Client[*sql.Tx]
@@ -146,6 +148,9 @@ func (c *shopCommand) open(a *app) (_ *house, err error) {
 			h.close()
 		}
 	}()
+	if h.endpoints, err = c.endpointFlags.open(a); err != nil {
+		return nil, err
+	}
 	if h.broker, err = openBroker(a, c.Broker); err != nil {
 		return nil, err
 	}
@@ -177,8 +182,16 @@ func (c *shopCommand) openRole(h *house, role string, delivery shop.Delivery) er
 	if _, _, err := shop.Migrate(h.a.ctx, d.db, d.dialect, role); err != nil {
 		return err
 	}
-	client, err := pabal.New(h.a.ctx, d.store, h.broker, role, &pabal.Options{Logger: h.a.log, FixedTopology: c.Fixed})
+	observer, metrics, err := h.endpoints.observe(role)
 	if err != nil {
+		return err
+	}
+	client, err := pabal.New(h.a.ctx, d.store, h.broker, role,
+		&pabal.Options{Logger: h.a.log, FixedTopology: c.Fixed, Observer: observer})
+	if err != nil {
+		return err
+	}
+	if err := h.endpoints.watch(role, client.Operator, metrics, client.Reachable, client.Ready); err != nil {
 		return err
 	}
 	service, err := shop.Open(h.a.ctx, role, d.db, client, &shop.Options{Dialect: d.dialect, Delivery: delivery, Logger: h.a.log})
@@ -257,6 +270,7 @@ func (h *house) run(ctx context.Context, listener net.Listener) error {
 	})
 	start(func() error {
 		<-ctx.Done()
+		h.endpoints.drain()
 		defer stopClients()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
@@ -293,6 +307,7 @@ func (h *house) ready(ctx context.Context, done <-chan error) error {
 }
 
 func (h *house) close() {
+	h.endpoints.close()
 	for _, service := range h.services {
 		_ = service.Close()
 	}
