@@ -31,16 +31,17 @@ type commands struct {
 	Log  string `help:"Least level of log lines: debug, info, warn or error." default:"${log}" enum:"debug,info,warn,error" env:"PABAL_LOG"`
 	JSON bool   `name:"json" help:"Print JSON; log lines too."`
 
-	Shop     shopCommand     `cmd:"" help:"Run the reference system, whole or one role of it."`
-	Migrate  migrateCommand  `cmd:"" help:"Create or update Pabal's tables in a database."`
-	Relay    relayCommand    `cmd:"" help:"Republish, confirm and forget for a store, without an application in the process."`
-	Status   statusCommand   `cmd:"" help:"Tell whether a store is healthy, what is late, held or parked, and what mends it."`
-	Doctor   doctorCommand   `cmd:"" help:"Look for settings of databases and broker that endanger a promise, and tell what mends them."`
-	Events   eventsCommand   `cmd:"" help:"List, show, follow, retry, skip and redeliver what a store has recorded."`
-	Inbox    inboxCommand    `cmd:"" help:"List, retry and skip what consumers hold and have parked."`
-	Restored restoredCommand `cmd:"" help:"Tell a store that its database lost commits (a restored backup, a failover)."`
-	Topology topologyCommand `cmd:"" help:"Plan, make, print and verify what a broker needs; bring dead letters back."`
-	Version  versionCommand  `cmd:"" help:"Print the version."`
+	Shop       shopCommand       `cmd:"" help:"Run the reference system, whole or one role of it."`
+	Migrate    migrateCommand    `cmd:"" help:"Create or update Pabal's tables in a database."`
+	Relay      relayCommand      `cmd:"" help:"Republish, confirm and forget for a store, without an application in the process."`
+	Status     statusCommand     `cmd:"" help:"Tell whether a store is healthy, what is late, held or parked, and what mends it."`
+	Doctor     doctorCommand     `cmd:"" help:"Look for settings of databases and broker that endanger a promise, and tell what mends them."`
+	Events     eventsCommand     `cmd:"" help:"List, show, follow, retry, skip and redeliver what a store has recorded."`
+	Inbox      inboxCommand      `cmd:"" help:"List, retry and skip what consumers hold and have parked."`
+	Restored   restoredCommand   `cmd:"" help:"Tell a store that its database lost commits (a restored backup, a failover)."`
+	Topology   topologyCommand   `cmd:"" help:"Plan, make, print and verify what a broker needs; bring dead letters back."`
+	Completion completionCommand `cmd:"" help:"Print the script by which a shell completes commands and flags."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
 // app is what commands share.
@@ -83,6 +84,9 @@ func run(args []string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "pabal:", err)
 		return exitUsage
+	}
+	if completed(parser) {
+		return 0
 	}
 	k, err := parser.Parse(args)
 	if err != nil {
