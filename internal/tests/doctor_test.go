@@ -31,7 +31,9 @@ type ward struct {
 	args   []string
 }
 
-func openWard(t *testing.T, args ...string) *ward { return &ward{t: t, binary: buildBinary(t), args: args} }
+func openWard(t *testing.T, args ...string) *ward {
+	return &ward{t: t, binary: buildBinary(t), args: args}
+}
 
 // pabal runs a command that succeeds.
 func (w *ward) pabal(args ...string) {

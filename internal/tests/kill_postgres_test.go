@@ -44,14 +44,14 @@ func (a *avenue) sql(t *testing.T, statement string) []string {
 	return query(t, a.postgres.URL, statement)
 }
 
-func query(t *testing.T, url, statement string, args ...any) []string {
+func query(t *testing.T, url, statement string) []string {
 	t.Helper()
 	db, err := pgx.Connect(context.Background(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close(context.Background()) //nolint:errcheck // the statement's error tells
-	rows, err := db.Query(context.Background(), statement, args...)
+	rows, err := db.Query(context.Background(), statement)
 	if err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
