@@ -322,14 +322,15 @@ func calledInExamples(t *testing.T, dir string) (run, compiled map[string]bool) 
 	return run, compiled
 }
 
-// publicPackages are the directories of what users import: the root, pabaltest, topology, the drivers, their contracts and suites.
+// publicPackages are the directories of what users import: the root, pabaltest, topology, the drivers, their contracts and suites, and
+// what misbehaves.
 func publicPackages(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(root, "pabal*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	dirs := []string{".", "driver", "driver/storetest", "driver/brokertest", "topology", "doctor"}
+	dirs := []string{".", "driver", "driver/storetest", "driver/brokertest", "driver/misbehave", "topology", "doctor"}
 	for _, path := range found {
 		if info, err := os.Stat(path); err == nil && info.IsDir() && filepath.Base(path) != "pabal-data" {
 			dirs = append(dirs, filepath.Base(path))
