@@ -31,34 +31,40 @@ func startServer(t testing.TB) string {
 	return ns.ClientURL()
 }
 
-func TestConformance(t *testing.T) {
-	brokertest.Run(t, brokertest.Harness{NoLost: true, NoTopics: true, Open: func(t *testing.T) func(*testing.T) driver.Broker {
-		url := startServer(t)
-		return func(t *testing.T) driver.Broker {
-			b, err := pabalnats.Connect(t.Context(), url, &pabalnats.Options{Hold: 2 * time.Second})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = b.Close() })
-			return b
-		}
-	}})
+func TestConformance(t *testing.T) { brokertest.Run(t, serverHarness) }
+
+func TestConformanceMisbehaving(t *testing.T) { brokertest.RunMisbehaving(t, serverHarness, 1) }
+
+func TestConformanceEmbedded(t *testing.T) { brokertest.Run(t, embeddedHarness) }
+
+func TestConformanceEmbeddedMisbehaving(t *testing.T) {
+	brokertest.RunMisbehaving(t, embeddedHarness, 2)
 }
 
-func TestConformanceEmbedded(t *testing.T) {
-	brokertest.Run(t, brokertest.Harness{NoLost: true, NoTopics: true, Open: func(t *testing.T) func(*testing.T) driver.Broker {
-		b, err := pabalnats.Open(t.TempDir(), &pabalnats.Options{Hold: 2 * time.Second})
+var serverHarness = brokertest.Harness{NoLost: true, NoTopics: true, Open: func(t *testing.T) func(*testing.T) driver.Broker {
+	url := startServer(t)
+	return func(t *testing.T) driver.Broker {
+		b, err := pabalnats.Connect(t.Context(), url, &pabalnats.Options{Hold: 2 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = b.Close() })
-		return func(t *testing.T) driver.Broker {
-			other, err := b.Again()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = other.Close() })
-			return other
+		return b
+	}
+}}
+
+var embeddedHarness = brokertest.Harness{NoLost: true, NoTopics: true, Open: func(t *testing.T) func(*testing.T) driver.Broker {
+	b, err := pabalnats.Open(t.TempDir(), &pabalnats.Options{Hold: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return func(t *testing.T) driver.Broker {
+		other, err := b.Again()
+		if err != nil {
+			t.Fatal(err)
 		}
-	}})
-}
+		t.Cleanup(func() { _ = other.Close() })
+		return other
+	}
+}}

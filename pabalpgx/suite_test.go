@@ -112,6 +112,11 @@ func TestPgxConformance(t *testing.T) {
 	}
 }
 
+func TestPgxConformanceMisbehaving(t *testing.T) {
+	t.Parallel()
+	storetest.RunMisbehaving(t, storetest.Harness[pgx.Tx]{Open: func(t *testing.T) storetest.Database[pgx.Tx] { return pgxDatabase(t, modes[0]) }}, 1)
+}
+
 func pgxDatabase(t *testing.T, mode string) storetest.Database[pgx.Tx] {
 	_, url := open(t)
 	return pgxDatabaseAt(t, url, mode)

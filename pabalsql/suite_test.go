@@ -29,6 +29,8 @@ func openSQLite(t testing.TB) *sql.DB {
 
 func TestSQLiteConformance(t *testing.T) { storetest.Run(t, sqliteHarness()) }
 
+func TestSQLiteConformanceMisbehaving(t *testing.T) { storetest.RunMisbehaving(t, sqliteHarness(), 1) }
+
 func sqliteHarness() storetest.Harness[*sql.Tx] {
 	return storetest.Harness[*sql.Tx]{SingleWriter: true, Open: func(t *testing.T) storetest.Database[*sql.Tx] {
 		db := openSQLite(t)

@@ -9,13 +9,19 @@ import (
 	"github.com/pabal-go/pabal/internal/world"
 )
 
-// The test of a driver: here, as an example, of the broker in memory, which does not deduplicate.
+// memory opens brokers in memory, which do not deduplicate: here, as an example, what a driver's test opens on a real server.
+var memory = brokertest.Harness{NoDedup: true, Open: func(*testing.T) func(*testing.T) driver.Broker {
+	w := world.Real()
+	server := sim.NewBrokerServer(w, sim.BrokerOptions{})
+	return func(*testing.T) driver.Broker { return server.Connect(w, sim.Direct) }
+}}
+
+// The test of a driver.
 func ExampleRun() {
-	_ = func(t *testing.T) {
-		brokertest.Run(t, brokertest.Harness{NoDedup: true, Open: func(*testing.T) func(*testing.T) driver.Broker {
-			w := world.Real()
-			server := sim.NewBrokerServer(w, sim.BrokerOptions{})
-			return func(*testing.T) driver.Broker { return server.Connect(w, sim.Direct) }
-		}})
-	}
+	_ = func(t *testing.T) { brokertest.Run(t, memory) }
+}
+
+// The same, for a caller that does again what fails now and then, from a seed.
+func ExampleRunMisbehaving() {
+	_ = func(t *testing.T) { brokertest.RunMisbehaving(t, memory, 1) }
 }

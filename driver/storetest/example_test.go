@@ -29,6 +29,11 @@ func ExampleRun() {
 	_ = func(t *testing.T) { storetest.Run(t, memory) }
 }
 
+// The same, for a caller that does again what fails now and then, from a seed.
+func ExampleRunMisbehaving() {
+	_ = func(t *testing.T) { storetest.RunMisbehaving(t, memory, 1) }
+}
+
 // The same random operations here and on the simulated database, from a seed.
 func ExampleDifferential() {
 	_ = func(t *testing.T) { storetest.Differential(t, memory, 1, 1000) }

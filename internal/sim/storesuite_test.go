@@ -25,6 +25,12 @@ func TestStoreConformance(t *testing.T) {
 	}
 }
 
+func TestStoreConformanceMisbehaving(t *testing.T) {
+	storetest.RunMisbehaving(t, storetest.Harness[*sim.Tx]{Open: func(t *testing.T) storetest.Database[*sim.Tx] {
+		return openSuite(world.Real(), sim.DatabaseOptions{})
+	}}, 1)
+}
+
 func openSuite(w world.World, o sim.DatabaseOptions) storetest.Database[*sim.Tx] {
 	d := sim.NewDatabase(w, o)
 	s := d.Connect(w, sim.Direct)
