@@ -1,7 +1,6 @@
 package pabalpgx_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -24,82 +23,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/hostile"
 	"github.com/pabal-go/pabal/pabalpgx"
 )
 
-// cutter is a proxy that cuts its connections when a COMMIT goes by: before the server gets it, or before its answer gets
-// to the client.
-type cutter struct {
-	server string
-	after  bool
-}
-
-// listen returns the database's address behind the proxy.
-func (c *cutter) listen(t *testing.T, address string) string {
-	t.Helper()
-	u := must(url.Parse(address))(t)
-	c.server = u.Host
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go c.serve(client)
-		}
-	}()
-	u.Host = l.Addr().String()
-	return u.String()
-}
-
-func (c *cutter) serve(client net.Conn) {
-	defer client.Close() //nolint:errcheck // that is what it is for
-	server, err := net.Dial("tcp", c.server)
-	if err != nil {
-		return
+// killing answers the database's address behind a proxy that cuts its connections when a COMMIT goes by: before the server gets
+// it, or before its answer gets to the client.
+func killing(t *testing.T, url string, after bool) string {
+	rates := hostile.CommitRates{Refused: 1}
+	if after {
+		rates = hostile.CommitRates{Lost: 1}
 	}
-	defer server.Close()         //nolint:errcheck // that is what it is for
-	asked := make(chan struct{}) // closed when a COMMIT has been forwarded
-	answers := make(chan struct{})
-	go func() {
-		defer close(answers)
-		b := make([]byte, 1<<16)
-		for {
-			n, err := server.Read(b)
-			if err != nil {
-				return
-			}
-			select {
-			case <-asked:
-				return // the COMMIT is answered, and nobody will know
-			default:
-			}
-			if _, err := client.Write(b[:n]); err != nil {
-				return
-			}
-		}
-	}()
-	b := make([]byte, 1<<16)
-	for {
-		n, err := client.Read(b)
-		if err != nil {
-			return
-		}
-		if bytes.Contains(bytes.ToLower(b[:n]), []byte("commit")) {
-			if !c.after {
-				return
-			}
-			close(asked)
-			_, _ = server.Write(b[:n])
-			<-answers
-			return
-		}
-		if _, err := server.Write(b[:n]); err != nil {
-			return
-		}
-	}
+	return hostile.StartCommits(t, url, 0, rates).URL
 }
 
 func TestConnectionIsKilledDuringCommit(t *testing.T) {
@@ -108,7 +43,7 @@ func TestConnectionIsKilledDuringCommit(t *testing.T) {
 			t.Parallel()
 			pool, url := open(t)
 			p := openPost(t, pool, url)
-			proxied := connect(t, (&cutter{after: after}).listen(t, url))
+			proxied := connect(t, killing(t, url, after))
 			tx := must(proxied.Begin(t.Context()))(t)
 			p.record(tx, "x")
 			if err := tx.Commit(t.Context()); err == nil {
@@ -131,7 +66,7 @@ func TestConnectionIsKilledDuringInTx(t *testing.T) {
 			t.Parallel()
 			pool, url := open(t)
 			p := openPost(t, pool, url)
-			store := must(pabalpgx.New(connect(t, (&cutter{after: after}).listen(t, url)+"&default_query_exec_mode=exec"), nil))(t)
+			store := must(pabalpgx.New(connect(t, killing(t, url, after)+"&default_query_exec_mode=exec"), nil))(t)
 			err := store.InTx(t.Context(), p.client, func(tx *pabalpgx.Tx) error {
 				tx.Record(paid.New([]byte("x")))
 				return nil

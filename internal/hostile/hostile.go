@@ -1,5 +1,5 @@
-// Package hostile is a proxy for tests that stands before a server which speaks SNS (query protocol) and SQS (JSON protocol) and
-// does, from a seed, what Amazon's documentation allows and no emulator shows: answers lost after the call was carried
+// Package hostile has proxies for tests. One stands before PostgreSQL: see [Commits]. The other, [Proxy], stands before a server
+// which speaks SNS (query protocol) and SQS (JSON protocol) and does, from a seed, what Amazon's documentation allows and no emulator shows: answers lost after the call was carried
 // out, refusals in all spellings, half-failed and unanswered batches, calls carried out twice, short and shuffled receives,
 // deletes that did nothing. Its rates may be changed while it runs, and it counts the calls that came.
 package hostile
