@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/driver/misbehave"
 	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalsql"
 )
@@ -15,9 +16,10 @@ import (
 type kind struct {
 	dialect string
 	open    func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx])
+	trouble *misbehave.Trouble // unless nil, services live with stores and brokers that misbehave
 }
 
-var onSQLite = kind{"sqlite", func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
+var onSQLite = kind{dialect: "sqlite", open: func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
 	db, err := pabalsql.OpenSQLite(file, nil)
 	return migrated(t, db, err)
 }}
@@ -57,7 +59,7 @@ func databaseOf(file string) string {
 func TestShopOnMariaDB(t *testing.T) {
 	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
 	defer func() { on = onSQLite }()
-	on = kind{"mysql", func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
+	on = kind{dialect: "mysql", open: func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
 		name := databaseOf(file)
 		m.Admin(t, "create database if not exists "+name)
 		t.Cleanup(func() { m.Admin(t, "drop database if exists "+name) })
@@ -70,7 +72,7 @@ func TestShopOnMariaDB(t *testing.T) {
 // TestShopOnPostgres does the same on PostgreSQL.
 func TestShopOnPostgres(t *testing.T) {
 	defer func() { on = onSQLite }()
-	on = kind{"postgres", openPostgres}
+	on = kind{dialect: "postgres", open: openPostgres}
 	runShopTests(t)
 }
 

@@ -16,6 +16,7 @@ require (
 	github.com/pabal-go/pabal/pabalpgx v0.0.0
 	github.com/pabal-go/pabal/pabalsns v0.0.0
 	github.com/pabal-go/pabal/pabalsql v0.0.0
+	modernc.org/sqlite v1.61.1
 )
 
 require (
@@ -56,7 +57,6 @@ require (
 	modernc.org/libc v1.79.0 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-	modernc.org/sqlite v1.61.1 // indirect
 )
 
 replace (

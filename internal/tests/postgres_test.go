@@ -21,6 +21,12 @@ func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 // openPostgres opens a database that goes by a name, and makes it at first.
 func openPostgres(t testing.TB, name string) (*sql.DB, driver.Store[*sql.Tx]) {
 	t.Helper()
+	return openPostgresThrough(t, name, func(url string) string { return url })
+}
+
+// openPostgresThrough does so by way of another address.
+func openPostgresThrough(t testing.TB, name string, way func(url string) string) (*sql.DB, driver.Store[*sql.Tx]) {
+	t.Helper()
 	server := servers.SharedPostgres()
 	hash := fnv.New64a()
 	_, _ = hash.Write([]byte(name))
@@ -47,7 +53,7 @@ func openPostgres(t testing.TB, name string) (*sql.DB, driver.Store[*sql.Tx]) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shop := pool(server.Database(name))
+	shop := pool(way(server.Database(name)))
 	t.Cleanup(func() { go shop.Close() }) // its *sql.DB is closed by whoever runs the service
 	if _, err := pabalpgx.Migrate(t.Context(), shop, nil); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/driver/misbehave"
 	"github.com/pabal-go/pabal/pabalnats"
 	"github.com/pabal-go/pabal/shop"
 )
@@ -39,9 +40,17 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 // openVillage opens a shop in dir, listening at addr, and runs it until stop is called, or the test ends.
 func openVillage(t testing.TB, dir, addr string) *village {
 	t.Helper()
-	broker, err := pabalnats.Open(filepath.Join(dir, "nats"), &pabalnats.Options{Logger: quiet()})
+	nats := pabalnats.Options{Logger: quiet()}
+	if on.trouble != nil {
+		nats.Hold = 2 * time.Second // what is lost on its way to a consumer comes again soon
+	}
+	embedded, err := pabalnats.Open(filepath.Join(dir, "nats"), &nats)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var broker driver.Broker = embedded
+	if on.trouble != nil {
+		broker = misbehave.Broker(embedded, on.trouble)
 	}
 	o := shop.Options{Logger: quiet()}
 	v := &village{stations: map[string]*station{}}
@@ -100,7 +109,13 @@ func openStation(t testing.TB, file, role string, broker driver.Broker, o shop.O
 	if _, _, err := shop.Migrate(t.Context(), db, on.dialect, role); err != nil {
 		t.Fatal(err)
 	}
-	client, err := pabal.New(t.Context(), store, broker, role, &pabal.Options{Logger: quiet()})
+	options := pabal.Options{Logger: quiet()}
+	if on.trouble != nil {
+		store = misbehave.Store(store, on.trouble)
+		options.PublishTimeout, options.Lease, options.Sweep = time.Second, 3*time.Second, 200*time.Millisecond
+		options.RepublishAfter = 2 * time.Minute
+	}
+	client, err := pabal.New(t.Context(), store, broker, role, &options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +186,7 @@ func TestBooksAgreeAfterTraffic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reconciled(t, v, traffic)
+	reconciled(t, v, traffic, time.Minute)
 }
 
 func TestBooksAgreeAcrossRestarts(t *testing.T) {
@@ -198,16 +213,16 @@ func TestBooksAgreeAcrossRestarts(t *testing.T) {
 	if traffic.Repeated == 0 {
 		t.Error("the shop was never away")
 	}
-	reconciled(t, v, traffic)
+	reconciled(t, v, traffic, time.Minute)
 }
 
 // reconciled fails the test unless the books agree, with each other and with what the load was answered.
-func reconciled(t *testing.T, v *village, traffic *shop.Traffic) {
+func reconciled(t *testing.T, v *village, traffic *shop.Traffic, wait time.Duration) {
 	t.Helper()
 	for _, complaint := range traffic.Complaints {
 		t.Error(complaint)
 	}
-	r, err := shop.Reconcile(t.Context(), v.books(time.Minute))
+	r, err := shop.Reconcile(t.Context(), v.books(wait))
 	if err != nil {
 		t.Fatal(err)
 	}
