@@ -11,8 +11,8 @@ import (
 // caller's transaction (*sql.Tx, pgx.Tx). A store takes a small, documented number of connections of its own and never
 // uses the caller's connection but in Record.
 type Store[X any] interface {
-	// Open checks that the tables are there and of the version that this driver speaks (ErrSchema names the command
-	// that mends it), and that the stored source equals source (ErrSource names both); a store without one takes it. An
+	// Open checks that the tables are there and of the version that this driver speaks, or of the next one, with which it
+	// lives while processes are replaced (ErrSchema names what mends it), and that the stored source equals source (ErrSource names both); a store without one takes it. An
 	// empty source, for operators, accepts whatever is stored. It is called before any other method. It also checks that the pool is watched (ErrUnwatched).
 	Open(ctx context.Context, source string) error
 

@@ -2,11 +2,13 @@ package pabalpgx_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/rolling"
 	"github.com/pabal-go/pabal/pabalpgx"
 )
 
@@ -45,6 +47,24 @@ func TestMigrate(t *testing.T) {
 	}
 	if err := store.Open(t.Context(), "order"); !errors.Is(err, driver.ErrSchema) {
 		t.Errorf("a newer version: Open answers %v", err)
+	}
+}
+
+// While processes are replaced one by one, and after a release that is taken back, an old one works on the next version's tables.
+func TestTablesOfTheNextVersionAreOpened(t *testing.T) {
+	pool, _ := open(t)
+	store := must(pabalpgx.New(pool, nil))(t)
+	for version, opens := range map[int]bool{pabalpgx.SchemaVersion - 1: false, pabalpgx.SchemaVersion + 1: true, pabalpgx.SchemaVersion + 2: false} {
+		must(pool.Exec(t.Context(), `update pabal_meta set version = $1`, version))(t)
+		if err := store.Open(t.Context(), "order"); (err == nil) != opens || err != nil && !errors.Is(err, driver.ErrSchema) {
+			t.Errorf("tables of version %d: %v", version, err)
+		}
+	}
+}
+
+func TestMigrationsLeaveOldProcessesRunning(t *testing.T) {
+	for _, complaint := range must(rolling.Check(os.DirFS("schema"), pabalpgx.SchemaVersion))(t) {
+		t.Error(complaint)
 	}
 }
 

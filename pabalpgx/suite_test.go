@@ -15,6 +15,7 @@ import (
 
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/driver/storetest"
+	"github.com/pabal-go/pabal/internal/rolling"
 	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalpgx"
 )
@@ -115,6 +116,25 @@ func TestPgxConformance(t *testing.T) {
 func TestPgxConformanceMisbehaving(t *testing.T) {
 	t.Parallel()
 	storetest.RunMisbehaving(t, storetest.Harness[pgx.Tx]{Open: func(t *testing.T) storetest.Database[pgx.Tx] { return pgxDatabase(t, modes[0]) }}, 1)
+}
+
+// What a migration may bring, an old program does not see: columns that are null or have a default, indexes, tables.
+func TestPgxConformanceOnTablesOfTheNextVersion(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, storetest.Harness[pgx.Tx]{Open: func(t *testing.T) storetest.Database[pgx.Tx] {
+		pool, url := open(t)
+		script := "create table {p}future (id integer not null primary key);\ncreate index {p}topic_future on {p}topic (proven_at);\n"
+		for _, table := range []string{"meta", "event", "pending", "topic", "counter", "redelivery", "inbox", "cursor", "consumer"} {
+			script += "alter table {p}" + table + " add column future text;\n" +
+				"alter table {p}" + table + " add column further integer not null default 7;\n"
+		}
+		script += fmt.Sprintf("update {p}meta set version = %d where id = 1;", pabalpgx.SchemaVersion+1)
+		if wrong := rolling.Refused(script, pabalpgx.SchemaVersion+1); len(wrong) > 0 {
+			t.Fatalf("such a migration is refused: %q", wrong)
+		}
+		must(pool.Exec(t.Context(), strings.ReplaceAll(script, "{p}", "pabal_")))(t)
+		return pgxDatabaseAt(t, url, modes[0])
+	}})
 }
 
 func pgxDatabase(t *testing.T, mode string) storetest.Database[pgx.Tx] {

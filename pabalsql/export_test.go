@@ -2,6 +2,9 @@ package pabalsql
 
 import "regexp"
 
+// SchemaVersion is the version that the package speaks.
+const SchemaVersion = schemaVersion
+
 // Split is for tests of what an interrupted migration leaves.
 var Split = split
 

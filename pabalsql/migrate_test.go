@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/rolling"
 	"github.com/pabal-go/pabal/pabalsql"
 )
 
@@ -128,12 +130,42 @@ func TestMigrateLeavesNewerTablesAlone(t *testing.T) {
 	}
 	err = s.Open(t.Context(), "order")
 	says := fmt.Sprint(err)
-	if !errors.Is(err, driver.ErrSchema) || !strings.Contains(says, "version 99") || !strings.Contains(says, "`pabal migrate`") {
+	if !errors.Is(err, driver.ErrSchema) || !strings.Contains(says, "version 99") || !strings.Contains(says, "run a newer release") {
 		t.Errorf("a store opens on them: %v", err)
 	}
 	var source string
 	if err := db.QueryRow("select source from pabal_meta").Scan(&source); err != nil || source != "" {
 		t.Errorf("a store that does not know the tables wrote its source %q there, %v", source, err)
+	}
+}
+
+// While processes are replaced one by one, and after a release that is taken back, an old one works on the next version's tables.
+func TestTablesOfTheNextVersionAreOpened(t *testing.T) {
+	db := openEmpty(t, filepath.Join(t.TempDir(), "test.db"))
+	migrate(t, db, nil)
+	s, err := pabalsql.New(db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version, opens := range map[int]bool{pabalsql.SchemaVersion - 1: false, pabalsql.SchemaVersion + 1: true, pabalsql.SchemaVersion + 2: false} {
+		if _, err := db.Exec("update pabal_meta set version = ?", version); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Open(t.Context(), "order"); (err == nil) != opens || err != nil && !errors.Is(err, driver.ErrSchema) {
+			t.Errorf("tables of version %d: %v", version, err)
+		}
+	}
+}
+
+func TestMigrationsLeaveOldProcessesRunning(t *testing.T) {
+	for _, dialect := range []string{"sqlite", "mysql"} {
+		wrong, err := rolling.Check(os.DirFS(filepath.Join("schema", dialect)), pabalsql.SchemaVersion)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, complaint := range wrong {
+			t.Errorf("%s/%s", dialect, complaint)
+		}
 	}
 }
 

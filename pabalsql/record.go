@@ -38,9 +38,12 @@ func (s *Store) Open(ctx context.Context, source string) error {
 	switch {
 	case err != nil:
 		return err
-	case version != schemaVersion:
-		return fmt.Errorf("%w: tables %s* are of version %d, this program speaks %d: run `pabal migrate` of the newer release",
+	case version < schemaVersion:
+		return fmt.Errorf("%w: tables %s* are of version %d, this program speaks %d: run `pabal migrate`",
 			driver.ErrSchema, s.prefix, version, schemaVersion)
+	case version > schemaVersion+1: // a migration is one that programs of the version before live with: see internal/rolling
+		return fmt.Errorf("%w: tables %s* are of version %d, this program speaks %d and lives with %d: run a newer release",
+			driver.ErrSchema, s.prefix, version, schemaVersion, schemaVersion+1)
 	case source == "" || source == stored:
 		return nil
 	case stored != "":

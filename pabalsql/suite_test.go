@@ -3,13 +3,16 @@ package pabalsql_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	sqlitedriver "modernc.org/sqlite"
 
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/driver/storetest"
+	"github.com/pabal-go/pabal/internal/rolling"
 	"github.com/pabal-go/pabal/pabalsql"
 )
 
@@ -30,6 +33,46 @@ func openSQLite(t testing.TB) *sql.DB {
 func TestSQLiteConformance(t *testing.T) { storetest.Run(t, sqliteHarness()) }
 
 func TestSQLiteConformanceMisbehaving(t *testing.T) { storetest.RunMisbehaving(t, sqliteHarness(), 1) }
+
+// What a migration may bring, an old program does not see: columns that are null or have a default, indexes, tables.
+func TestSQLiteConformanceOnTablesOfTheNextVersion(t *testing.T) {
+	h := sqliteHarness()
+	plain := h.Open
+	h.Open = func(t *testing.T) storetest.Database[*sql.Tx] {
+		d := plain(t)
+		x, err := d.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, statement := range nextVersion() {
+			if _, err := x.Exec(strings.ReplaceAll(statement, "{p}", "pabal_")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.Commit(x); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	storetest.Run(t, h)
+}
+
+// nextVersion is a migration that changes every table as far as one may.
+func nextVersion() []string {
+	statements := []string{"create table {p}future (id integer not null primary key)", "create index {p}topic_future on {p}topic (proven_at)"}
+	for _, table := range []string{"meta", "event", "pending", "topic", "counter", "redelivery", "inbox", "cursor", "consumer"} {
+		statements = append(statements, "alter table {p}"+table+" add column future varchar(20)",
+			"alter table {p}"+table+" add column further integer not null default 7")
+	}
+	return append(statements, fmt.Sprintf("update {p}meta set version = %d where id = 1", pabalsql.SchemaVersion+1))
+}
+
+// The migration of the test above is one that is allowed.
+func TestNextVersionIsAllowed(t *testing.T) {
+	if wrong := rolling.Refused(strings.Join(nextVersion(), ";\n")+";", pabalsql.SchemaVersion+1); len(wrong) > 0 {
+		t.Errorf("refused: %q", wrong)
+	}
+}
 
 func sqliteHarness() storetest.Harness[*sql.Tx] {
 	return storetest.Harness[*sql.Tx]{SingleWriter: true, Open: func(t *testing.T) storetest.Database[*sql.Tx] {

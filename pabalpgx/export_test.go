@@ -1,0 +1,4 @@
+package pabalpgx
+
+// SchemaVersion is the version that the package speaks.
+const SchemaVersion = schemaVersion
