@@ -79,11 +79,11 @@ func freeAddress(t *testing.T) string {
 type process struct {
 	t                    *testing.T
 	binary, dir, address string
-	role                 string            // "": all of them
-	line                 []string          // its command line, if it is not the shop's; it is open when it says something
-	elsewhere            map[string]string // addresses of roles that other processes have, by the first part of their paths
-	db                   string            // of the roles; "": files in dir
-	broker               string            // "": an embedded one in dir
+	role                 string   // "": all of them
+	line                 []string // its command line, if it is not the shop's; it is open when it says something
+	elsewhere            sync.Map // addresses of roles that other processes have, by the first part of their paths
+	db                   string   // of the roles; "": files in dir
+	broker               string   // "": an embedded one in dir
 	env                  []string
 	heard                *heard
 	child                *exec.Cmd
@@ -191,8 +191,8 @@ func (p *process) isOpen() bool {
 
 func (p *process) url(path string) string {
 	part, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	if address, is := p.elsewhere[part]; is {
-		return "http://" + address + path
+	if address, is := p.elsewhere.Load(part); is {
+		return "http://" + address.(string) + path
 	}
 	return "http://" + p.address + path
 }

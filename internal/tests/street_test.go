@@ -34,7 +34,7 @@ type stack struct {
 func openStreet(t *testing.T, on stack) *street {
 	t.Helper()
 	s := &street{houses: map[string]*process{}, rows: shop.Roles(), process: process{
-		t: t, binary: buildBinary(t), dir: t.TempDir(), db: on.db, elsewhere: map[string]string{},
+		t: t, binary: buildBinary(t), dir: t.TempDir(), db: on.db,
 		heard: &heard{Transport: http.Transport{MaxIdleConnsPerHost: 32}, paid: map[string]bool{}},
 	}}
 	t.Cleanup(s.heard.CloseIdleConnections)
@@ -42,7 +42,8 @@ func openStreet(t *testing.T, on stack) *street {
 		p := &process{
 			t: t, binary: s.binary, dir: s.dir, address: freeAddress(t), role: role, db: s.db, broker: on.broker, env: on.env,
 		}
-		s.houses[role], s.elsewhere[role+"s"] = p, p.address
+		s.houses[role] = p
+		s.elsewhere.Store(role+"s", p.address)
 	}
 	if on.relay != "" {
 		s.houses["relay"] = &process{t: t, binary: s.binary, role: "relay", env: on.env,
