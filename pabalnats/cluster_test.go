@@ -2,6 +2,8 @@ package pabalnats_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -61,35 +63,61 @@ func TestConformanceCluster(t *testing.T) {
 	}})
 }
 
-// On a cluster everything has three replicas by default, or as many as the options say; what is there stays as it is.
+// On a cluster everything has three replicas by default, or as many as the options say; what is there stays as it is, unless the
+// options ask for more.
 func TestReplicas(t *testing.T) {
 	cluster := servers.StartNATSCluster(t, nil)
 	js := asOperator(t, cluster.URL)
 	want := func(stream string, n int) {
 		t.Helper()
-		for _, name := range []string{stream, "KV_" + stream + "-topology"} {
-			s, err := js.Stream(t.Context(), name)
-			if err != nil {
-				t.Fatal(err)
+		within(t, time.Minute, fmt.Sprintf("all of %s has %d replicas", stream, n), func() bool {
+			for _, name := range []string{stream, "KV_" + stream + "-topology"} {
+				s, err := js.Stream(t.Context(), name)
+				if err != nil || s.CachedInfo().Config.Replicas != n || s.CachedInfo().Cluster == nil || len(s.CachedInfo().Cluster.Replicas) != n-1 {
+					return false
+				}
 			}
-			if got := s.CachedInfo().Config.Replicas; got != n {
-				t.Errorf("stream %s has %d replicas, not %d", name, got, n)
-			}
-		}
-		c, err := js.Consumer(t.Context(), stream, "settlement")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := 1 + len(c.CachedInfo().Cluster.Replicas); got != n {
-			t.Errorf("the queue of %s has %d replicas, not %d", stream, got, n)
-		}
+			c, err := js.Consumer(t.Context(), stream, "settlement")
+			return err == nil && c.CachedInfo().Cluster != nil && len(c.CachedInfo().Cluster.Replicas) == n-1
+		})
 	}
-	openVillage(t, cluster.URL, &pabalnats.Options{Logger: quiet()})
+	asking := func(stream string, n int) *pabalnats.Broker {
+		t.Helper()
+		return openVillage(t, cluster.URL, &pabalnats.Options{Logger: quiet(), Stream: stream, Replicas: n})
+	}
+	asking("pabal", 0)
 	want("pabal", 3)
-	openVillage(t, cluster.URL, &pabalnats.Options{Logger: quiet(), Stream: "single", Replicas: 1})
+	b := asking("single", 1)
 	want("single", 1)
-	openVillage(t, cluster.URL, &pabalnats.Options{Logger: quiet(), Stream: "single"})
+	asking("single", 0) // the default is for what is made
+	if err := open(t, cluster.URL, &pabalnats.Options{Logger: quiet(), Stream: "single", Replicas: 3}).Check(t.Context(), village, false); err != nil {
+		t.Errorf("a Check that makes nothing: %v", err)
+	}
 	want("single", 1)
+	sent := publish(t, b, 100)
+	asking("single", 3)
+	want("single", 3)
+	asking("single", 1) // never fewer
+	want("single", 3)
+	cluster.Current()
+	leader := cluster.Leader("single")
+	leader.Kill()
+	cluster.Leader("single")
+	consumer := open(t, cluster.URL, &pabalnats.Options{Logger: quiet(), Stream: "single"})
+	done := make(chan []string, 1)
+	done <- sent
+	collect(t, consumer, done) // from the other nodes
+}
+
+// A server by itself has one replica of everything, and says so.
+func TestReplicasOfOneServer(t *testing.T) {
+	url := startServer(t)
+	openVillage(t, url, &pabalnats.Options{Logger: quiet()})
+	b := open(t, url, &pabalnats.Options{Logger: quiet(), Replicas: 3})
+	err := b.Check(t.Context(), village, true)
+	if err == nil || !strings.Contains(err.Error(), "from 1 to 3 (Options.Replicas)") {
+		t.Errorf("it answers %v", err)
+	}
 }
 
 // load publishes without pause, each message until it is accepted, as the core does: every try with a deduplication id of

@@ -37,8 +37,8 @@ type Options struct {
 	Retention time.Duration
 	// Hold is how long a received message is left to its receiver before it is delivered again. Default 30 s.
 	Hold time.Duration
-	// Replicas of the stream, its bucket and its queues: 1, 3 or 5. Default 3 on a cluster, else 1. It is for what Check
-	// makes; what is there stays as it is.
+	// Replicas of the stream, its bucket and its queues: 1, 3 or 5. Check makes them so, and raises what was made with fewer; it
+	// never lowers. Default 3 on a cluster, else 1, for what Check makes; what is there then stays as it is.
 	Replicas int
 	// Relaxed, for Open: a message counts as stored before it is synced to disk. A power cut may lose the newest ones
 	// (the republisher finds them), kill -9 of the process does not.

@@ -71,7 +71,10 @@ func (b *Broker) check(ctx context.Context, t driver.Topology, create bool) erro
 		return err
 	}
 	kv, err := b.js.KeyValue(ctx, b.bucket())
-	if errors.Is(err, jetstream.ErrBucketNotFound) && create {
+	switch {
+	case err == nil:
+		err = b.raiseBucket(ctx, create)
+	case errors.Is(err, jetstream.ErrBucketNotFound) && create:
 		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: b.bucket(), Replicas: b.replicas()})
 	}
 	var missing []string
@@ -123,7 +126,7 @@ func missingSubscription(q driver.QueueSpec, topic string) string {
 func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, error) {
 	stream, err := b.js.Stream(ctx, b.o.Stream)
 	if err == nil {
-		return stream, nil
+		return stream, b.raise(ctx, stream, create)
 	}
 	if !create || !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("look up stream %s: %w", b.o.Stream, err)
@@ -138,6 +141,35 @@ func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, err
 		return nil, fmt.Errorf("create stream %s with %d replicas (Options.Replicas): %w", b.o.Stream, b.replicas(), err)
 	}
 	return stream, nil
+}
+
+// raise gives a stream as many replicas as the options ask for, if it has fewer. The servers copy it, and then its consumers, by
+// themselves (nats-server 2.15 takes half a minute), and serve it meanwhile. What was made with more stays so: fewer copies of
+// what is acknowledged are an operator's decision.
+func (b *Broker) raise(ctx context.Context, stream jetstream.Stream, create bool) error {
+	config := stream.CachedInfo().Config
+	if !create || config.Replicas >= b.o.Replicas {
+		return nil
+	}
+	was := config.Replicas
+	config.Replicas = b.o.Replicas
+	if _, err := b.js.UpdateStream(ctx, config); err != nil {
+		return fmt.Errorf("raise the replicas of stream %s from %d to %d (Options.Replicas): %w", config.Name, was, b.o.Replicas, err)
+	}
+	b.o.Logger.Info("NATS stream gets more replicas", "stream", config.Name, "from", was, "to", b.o.Replicas)
+	return nil
+}
+
+// raiseBucket does so with the stream of the key-value bucket.
+func (b *Broker) raiseBucket(ctx context.Context, create bool) error {
+	if !create || b.o.Replicas <= 1 {
+		return nil
+	}
+	stream, err := b.js.Stream(ctx, "KV_"+b.bucket())
+	if err != nil {
+		return err
+	}
+	return b.raise(ctx, stream, create)
 }
 
 // replicas of what is made; those of queues follow the stream's.
