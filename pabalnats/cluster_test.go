@@ -3,6 +3,7 @@ package pabalnats_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -118,6 +119,52 @@ func TestReplicasOfOneServer(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "from 1 to 3 (Options.Replicas)") {
 		t.Errorf("it answers %v", err)
 	}
+}
+
+// Each replica drops what comes while it knows of no queue for it: what is published once Check has returned nil, by anyone whose
+// Check has, is kept by all of them, whether the queue is new or the topic.
+func TestSubscriptionIsKnownToEveryReplica(t *testing.T) {
+	cluster := servers.StartNATSCluster(t, nil)
+	openVillage(t, cluster.URL, &pabalnats.Options{Logger: quiet()})
+	var nodes []*pabalnats.Broker
+	for _, n := range cluster.Nodes {
+		nodes = append(nodes, open(t, n.URL, &pabalnats.Options{Logger: quiet()}))
+	}
+	const topics, each = 24, 20
+	var all sync.WaitGroup
+	for i := range topics {
+		topic, queue := fmt.Sprintf("topic-%d", i), "settlement"
+		if i%2 == 0 {
+			queue = fmt.Sprintf("queue-%d", i)
+		}
+		spec := driver.Topology{Topics: []driver.TopicSpec{{Name: topic}}, Queues: []driver.QueueSpec{{Name: queue, Topics: []string{topic}}}}
+		for n := range 2 { // the second finds it there
+			all.Go(func() {
+				b := nodes[(i+n)%3]
+				if err := b.Check(t.Context(), spec, true); err != nil {
+					t.Error(err)
+					return
+				}
+				var list []driver.Message
+				for range each {
+					list = append(list, message(uuid.New()))
+				}
+				for _, v := range b.Publish(t.Context(), driver.Destination{Topic: topic}, list) {
+					if v.Kind != driver.Accepted {
+						t.Errorf("%s: %v", topic, v.Err)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	var counts []int
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if counts = cluster.Messages("pabal"); slices.Min(counts) == topics*2*each {
+			return
+		}
+	}
+	t.Errorf("of %d messages the servers keep %v", topics*2*each, counts)
 }
 
 // load publishes without pause, each message until it is accepted, as the core does: every try with a deduplication id of

@@ -89,15 +89,30 @@ func (b *Broker) check(ctx context.Context, t driver.Topology, create bool) erro
 			return fmt.Errorf("check topic %s: %w", topic.Name, err)
 		}
 	}
+	var young time.Duration
 	for _, q := range t.Queues {
-		if err := b.checkQueue(ctx, kv, stream, q, create, &missing); err != nil {
+		left, err := b.checkQueue(ctx, kv, stream, q, create, &missing)
+		if err != nil {
 			return fmt.Errorf("check queue %s: %w", q.Name, err)
 		}
+		young = max(young, left)
 	}
 	if len(missing) > 0 {
 		return &driver.MissingError{Missing: missing}
 	}
-	return nil
+	return rest(ctx, young)
+}
+
+// rest waits for d.
+func rest(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // missingBucket names the bucket of the topology and the topics that would be written there.
@@ -196,12 +211,22 @@ func (b *Broker) checkTopic(ctx context.Context, kv jetstream.KeyValue, name str
 	return err
 }
 
+// checkQueue says for how long a subscription is still young.
 func (b *Broker) checkQueue(
 	ctx context.Context, kv jetstream.KeyValue, stream jetstream.Stream, q driver.QueueSpec, create bool, missing *[]string,
-) error {
-	if !create {
-		return b.missingOf(ctx, stream, q, missing)
+) (young time.Duration, err error) {
+	if create {
+		err = b.subscribeQueue(ctx, kv, stream, q)
+	} else {
+		err = b.missingOf(ctx, stream, q, missing)
 	}
+	if err != nil || stream.CachedInfo().Config.Replicas < 2 {
+		return 0, err
+	}
+	return b.young(ctx, kv, stream, q.Name)
+}
+
+func (b *Broker) subscribeQueue(ctx context.Context, kv jetstream.KeyValue, stream jetstream.Stream, q driver.QueueSpec) error {
 	b.subscribing.Lock() // to read and to change a consumer's filter are two calls
 	defer b.subscribing.Unlock()
 	for {
@@ -209,7 +234,7 @@ func (b *Broker) checkQueue(
 		if err != nil {
 			return err
 		}
-		if err := b.filter(ctx, stream, q.Name, topics); err != nil {
+		if err := b.filter(ctx, kv, stream, q.Name, topics); err != nil {
 			return err
 		}
 		now, _, err := b.subscriptions(ctx, kv, q.Name)
@@ -220,6 +245,42 @@ func (b *Broker) checkQueue(
 			return nil
 		}
 	}
+}
+
+// knownAfter is how long every server of a cluster may take to hear of a subscription. Each replica of a stream drops what comes while it
+// knows of no queue for it, and says nothing: if it leads one day the message is gone, though it was accepted. There is no way to
+// ask them; a server hears of changes with the next heartbeat (1 s in nats-server 2.15, some milliseconds under load).
+const knownAfter = 1500 * time.Millisecond
+
+// young is how long a queue's last subscription is still younger than knownAfter, whoever made it, by the servers' clocks.
+func (b *Broker) young(ctx context.Context, kv jetstream.KeyValue, stream jetstream.Stream, queue string) (time.Duration, error) {
+	changed, err := kv.Get(ctx, "changed."+queue)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	c, err := stream.Consumer(ctx, queue)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return 0, nil // it is missing
+	}
+	if err != nil {
+		return 0, err
+	}
+	return min(knownAfter, max(0, knownAfter-c.CachedInfo().TimeStamp.Sub(changed.Created()))), nil
+}
+
+// change does something with a queue's subscriptions, and notes before and after when it was.
+func (b *Broker) change(ctx context.Context, kv jetstream.KeyValue, queue string, do func() error) error {
+	if _, err := kv.Put(ctx, "changed."+queue, nil); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	_, err := kv.Put(ctx, "changed."+queue, nil)
+	return err
 }
 
 func (b *Broker) missingOf(ctx context.Context, stream jetstream.Stream, q driver.QueueSpec, missing *[]string) error {
@@ -288,7 +349,7 @@ func wrongRevision(err error) bool {
 
 // filter makes the queue's consumer, or adds what its filter subjects lack and sets its hold. It takes none away: another
 // Check may have added a topic since the topics were read, and what is published while a subject is missing is gone.
-func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue string, topics []string) error {
+func (b *Broker) filter(ctx context.Context, kv jetstream.KeyValue, stream jetstream.Stream, queue string, topics []string) error {
 	want := []string{b.queueSubject(queue)}
 	for _, topic := range topics {
 		want = append(want, b.topicSubject(topic))
@@ -302,18 +363,22 @@ func (b *Broker) filter(ctx context.Context, stream jetstream.Stream, queue stri
 			return nil
 		}
 		config.FilterSubject, config.FilterSubjects, config.AckWait = "", all, b.o.Hold
-		_, err = stream.UpdateConsumer(ctx, config)
-		return err
+		return b.change(ctx, kv, queue, func() error {
+			_, err := stream.UpdateConsumer(ctx, config)
+			return err
+		})
 	}
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return err
 	}
-	_, err = stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: queue, FilterSubjects: want, AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.o.Hold, MaxDeliver: -1,
-		MaxAckPending: inFlight, DeliverPolicy: jetstream.DeliverNewPolicy,
-		Description: "Pabal: queue " + queue,
+	return b.change(ctx, kv, queue, func() error {
+		_, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+			Durable: queue, FilterSubjects: want, AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.o.Hold, MaxDeliver: -1,
+			MaxAckPending: inFlight, DeliverPolicy: jetstream.DeliverNewPolicy,
+			Description: "Pabal: queue " + queue,
+		})
+		return err
 	})
-	return err
 }
 
 func filters(c jetstream.ConsumerConfig) []string {

@@ -209,27 +209,51 @@ func (c *NATSCluster) Current() {
 	}
 }
 
+// Messages is how many messages of a stream each server keeps.
+func (c *NATSCluster) Messages(stream string) (counts []int) {
+	c.Nodes[0].t.Helper()
+	for _, n := range c.Nodes {
+		s, err := n.stream(context.Background(), stream)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		counts = append(counts, s.State.Messages)
+	}
+	return counts
+}
+
 // leader is the name of the server that this one takes for a stream's leader.
 func (n *NATSServer) leader(ctx context.Context, stream string) (string, error) {
+	s, err := n.stream(ctx, stream)
+	return s.Cluster.Leader, err
+}
+
+// streamDetail is what a server knows of a stream, by itself.
+type streamDetail struct {
+	Name    string `json:"name"`
+	Cluster struct {
+		Leader string `json:"leader"`
+	} `json:"cluster"`
+	State struct {
+		Messages int `json:"messages"`
+	} `json:"state"`
+}
+
+func (n *NATSServer) stream(ctx context.Context, name string) (streamDetail, error) {
 	var page struct {
 		Accounts []struct {
-			Streams []struct {
-				Name    string `json:"name"`
-				Cluster struct {
-					Leader string `json:"leader"`
-				} `json:"cluster"`
-			} `json:"stream_detail"`
+			Streams []streamDetail `json:"stream_detail"`
 		} `json:"account_details"`
 	}
 	if err := n.ask(ctx, "jsz?accounts=true&streams=true", &page); err != nil {
-		return "", err
+		return streamDetail{}, err
 	}
 	for _, a := range page.Accounts {
 		for _, s := range a.Streams {
-			if s.Name == stream {
-				return s.Cluster.Leader, nil
+			if s.Name == name {
+				return s, nil
 			}
 		}
 	}
-	return "", nil
+	return streamDetail{}, nil
 }
