@@ -91,6 +91,9 @@ func buildRelease(t *testing.T) (binary string) {
 	if out, err := unpack.CombinedOutput(); err != nil {
 		t.Fatalf("unpack %s: %v\n%s", ref, err, out)
 	}
+	if strings.HasPrefix(ref, "v") {
+		keepsSchemas(t, dir)
+	}
 	binary = filepath.Join(dir, "pabal-before")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
 	build.Dir = filepath.Join(dir, "cmd", "pabal")
@@ -98,6 +101,31 @@ func buildRelease(t *testing.T) (binary string) {
 		t.Fatalf("build %s: %v\n%s", ref, err, out)
 	}
 	return binary
+}
+
+// keepsSchemas compares the schema files of a release with those of this tree: what a release has brought stays as it is, or databases
+// of one version would not be alike.
+func keepsSchemas(t *testing.T, release string) {
+	t.Helper()
+	for _, pattern := range []string{"pabalsql/schema/*/*.sql", "pabalpgx/schema/*.sql"} {
+		files, err := filepath.Glob(filepath.Join(release, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("the release has no files %s (%v)", pattern, err)
+		}
+		for _, file := range files {
+			name, err := filepath.Rel(release, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			was, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if is, err := os.ReadFile(filepath.Join("..", "..", name)); err != nil || !bytes.Equal(was, is) {
+				t.Errorf("%s is not what it was in the release (%v): changes go into a file of their own", name, err)
+			}
+		}
+	}
 }
 
 // git answers what git says of this tree; "" if it fails.
