@@ -165,7 +165,7 @@ func (s *pabalSite) repeated() int { return int(s.seen.accepted.Load() - s.seen.
 
 // settled checks the books: all is confirmed.
 func (s *pabalSite) settled(ctx context.Context, events int) error {
-	if err := s.holds(ctx, events, `select count(*) from pabal_event where published_at is not null`); err != nil {
+	if err := s.holds(ctx, events, `select count(*) from pabal_published`); err != nil {
 		return err
 	}
 	return s.holds(ctx, 0, `select count(*) from pabal_pending`)

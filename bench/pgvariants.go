@@ -90,19 +90,24 @@ func (t *site) hold(ctx context.Context, held bool) (release func() error, err e
 
 // A past of events, spread over the days that are kept.
 const (
-	createPast = `do $$ begin
+	createPast = `do $$ declare parent text; part text; begin
 		for i in 1 .. 30 loop
-			execute format('create table %I (like pabal_event including all) with (fillfactor = 90)',
-				'pabal_event_' || to_char(current_date - i, 'YYYYMMDD'));
-			execute format('alter table pabal_event attach partition %I for values from (%L) to (%L)',
-				'pabal_event_' || to_char(current_date - i, 'YYYYMMDD'), (current_date - i)::timestamp at time zone 'UTC',
-				(current_date - i + 1)::timestamp at time zone 'UTC');
+			foreach parent in array array['pabal_event', 'pabal_published'] loop
+				part := parent || '_' || to_char(current_date - i, 'YYYYMMDD');
+				execute format('create table %I (like %I including all)', part, parent);
+				execute format('alter table %I attach partition %I for values from (%L) to (%L)', parent, part,
+					(current_date - i)::timestamp at time zone 'UTC', (current_date - i + 1)::timestamp at time zone 'UTC');
+			end loop;
 		end loop;
 	end $$`
-	fillPast = `insert into pabal_event (recorded_at, id, published_at, position, topic, type, key, content_type, version, traceparent, payload)
-		select at, gen_random_uuid(), at + interval '1 second', 0, 'order-pay-done', 'order-pay-done', '', 'application/json', '', '', $2::bytea
-		from (select current_date::timestamp at time zone 'UTC' - n * interval '30 days' / $1::bigint as at
-			from generate_series(1, $1::bigint) n) past`
+	fillPast = `with past as (
+			insert into pabal_event (recorded_at, id, position, topic, type, key, content_type, version, traceparent, payload)
+			select current_date::timestamp at time zone 'UTC' - n * interval '30 days' / $1::bigint, gen_random_uuid(), 0, 'order-pay-done',
+				'order-pay-done', '', 'application/json', '', '', $2::bytea
+			from generate_series(1, $1::bigint) n
+			returning recorded_at, id
+		)
+		insert into pabal_published (recorded_at, id, published_at) select recorded_at, id, recorded_at + interval '1 second' from past`
 	fillInbox = `insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type)
 		select $2::text, 'order', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', at, at, at, 0, 0, 'order-pay-done', '', 'order-pay-done'
 		from (select current_date::timestamp at time zone 'UTC' - n * interval '30 days' / $1::bigint as at

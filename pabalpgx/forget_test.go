@@ -3,6 +3,7 @@ package pabalpgx_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,13 +46,16 @@ func record(t testing.TB, pool *pgxpool.Pool, store *pabalpgx.Store, keys ...str
 func age(t testing.TB, pool *pgxpool.Pool, days int, events ...driver.Event) {
 	t.Helper()
 	day := time.Now().UTC().AddDate(0, 0, -days).Truncate(24 * time.Hour)
-	must(pool.Exec(t.Context(), fmt.Sprintf(`create table if not exists pabal_event_%s partition of pabal_event for values from ('%s') to ('%s')`,
-		day.Format("20060102"), day.Format(time.RFC3339), day.AddDate(0, 0, 1).Format(time.RFC3339))))(t)
+	for _, parent := range []string{"pabal_event", "pabal_published"} {
+		must(pool.Exec(t.Context(), fmt.Sprintf(`create table if not exists %[1]s_%[2]s partition of %[1]s for values from ('%[3]s') to ('%[4]s')`,
+			parent, day.Format("20060102"), day.Format(time.RFC3339), day.AddDate(0, 0, 1).Format(time.RFC3339))))(t)
+	}
 	for i := range events {
 		e := &events[i]
 		e.RecordedAt = day.Add(time.Hour + time.Duration(i)*time.Second)
 		for _, text := range []string{
 			`update pabal_event set recorded_at = $2 where id = $1`, `update pabal_pending set recorded_at = $2 where id = $1`,
+			`update pabal_published set recorded_at = $2 where id = $1`,
 			`update pabal_counter set last_at = $2 where last_id = $1`,
 		} {
 			must(pool.Exec(t.Context(), text, e.ID, e.RecordedAt))(t)
@@ -67,7 +71,7 @@ func forget(t testing.TB, store *pabalpgx.Store, before time.Time) int {
 func partitions(t testing.TB, pool *pgxpool.Pool) (names string) {
 	t.Helper()
 	err := pool.QueryRow(t.Context(), `select string_agg(inhrelid::regclass::text, ' ' order by 1) from pg_inherits
-		where inhparent = 'pabal_event'::regclass`).Scan(&names)
+		where inhparent in ('pabal_event'::regclass, 'pabal_published'::regclass)`).Scan(&names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +95,14 @@ func TestForgetDropsDaysAndKeepsWhatIsPending(t *testing.T) {
 	if strings.Contains(partitions(t, pool), day) {
 		t.Errorf("%s is still there", day)
 	}
+	notes := func() (n int) { // of events that are gone, and their days
+		err := pool.QueryRow(t.Context(), `select (select count(*) from pabal_published u where not exists (select from pabal_event where id = u.id))
+			+ (select count(*) from pg_class where relname = $1)`, strings.Replace(day, "event", "published", 1)).Scan(&n)
+		return must(n, err)(t)
+	}
+	if n := notes(); n != 0 {
+		t.Errorf("%d notes are left of events that are gone", n)
+	}
 	r := must(store.Read(t.Context(), driver.Query{Events: &driver.EventFilter{Limit: 10}}))(t)
 	var left []uuid.UUID
 	for _, f := range r.Events {
@@ -106,6 +118,9 @@ func TestForgetDropsDaysAndKeepsWhatIsPending(t *testing.T) {
 	if n := forget(t, store, before); n != 4 { // two events and their counters
 		t.Errorf("%d rows were forgotten once they were confirmed", n)
 	}
+	if n := notes(); n != 0 {
+		t.Errorf("%d notes are left of single events that are gone", n)
+	}
 	next := record(t, pool, store, "b")[0]
 	if next.Position <= old[1].Position || !next.Prev.IsZero() {
 		t.Errorf("position %d after %d, prev %+v", next.Position, old[1].Position, next.Prev)
@@ -116,10 +131,10 @@ func TestForgetMakesPartitionsAhead(t *testing.T) {
 	pool, _ := open(t)
 	store := newStore(t, pool)
 	tomorrow := time.Now().UTC().AddDate(0, 0, 1).Format("20060102")
-	must(pool.Exec(t.Context(), "drop table pabal_event_"+tomorrow))(t)
+	must(pool.Exec(t.Context(), "drop table pabal_event_"+tomorrow+", pabal_published_"+tomorrow))(t)
 	forget(t, store, time.Now().AddDate(0, 0, -30))
 	names := strings.Fields(partitions(t, pool))
-	if len(names) != 16 || !strings.Contains(partitions(t, pool), tomorrow) {
+	if len(names) != 32 || !slices.Contains(names, "pabal_event_"+tomorrow) || !slices.Contains(names, "pabal_published_"+tomorrow) {
 		t.Errorf("%d partitions: %v", len(names), names)
 	}
 }
@@ -156,6 +171,11 @@ func TestForgetDoesNotWaitForALongQuery(t *testing.T) {
 	t.Logf("the longest of 300 recordings took %v", longest)
 	if longest > time.Second { // the attempt is 100 ms; the machine may be busy
 		t.Errorf("a recording took %v", longest)
+	}
+	var published string
+	err := pool.QueryRow(t.Context(), `select published from pabal_event_record where event_id = $1`, old[0].ID).Scan(&published)
+	if err != nil || published != "Y" {
+		t.Errorf("of an event that is still there it is forgotten that it was published: %q, %v", published, err)
 	}
 	if err := reader.Rollback(t.Context()); err != nil {
 		t.Fatal(err)

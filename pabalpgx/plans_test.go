@@ -39,6 +39,7 @@ var costly = map[string]string{
 	"forget counters":        sqlForgetCounters,
 	"find: pending ids":      sqlFindPendingIDs,
 	"find: near ids":         sqlFindNear,
+	"find: published":        sqlPublishedByRef,
 	"find: unconfirmed":      sqlFindPending + "true order by e.recorded_at, e.id limit $1::bigint",
 	"find: page":             sqlFind + "e.recorded_at >= $1::timestamptz and (e.recorded_at, e.id) > ($1::timestamptz, $2::uuid) order by e.recorded_at, e.id limit $3::bigint",
 	"find: last page":        sqlFind + "true order by e.recorded_at desc, e.id desc limit $1::bigint",
@@ -62,7 +63,7 @@ var costly = map[string]string{
 }
 
 // wholeTable is what no plan may do; on a day without events it is all the same.
-var wholeTable = regexp.MustCompile(`Seq Scan on pabal_(event_` + time.Now().UTC().Format("20060102") + `|pending|counter|inbox|cursor)\b`)
+var wholeTable = regexp.MustCompile(`Seq Scan on pabal_((event|published)_` + time.Now().UTC().Format("20060102") + `|pending|counter|inbox|cursor)\b`)
 
 // ofOurOwn run in transactions of the store's own.
 var ofOurOwn = map[string]bool{
@@ -177,6 +178,8 @@ func filled(t *testing.T) (*pgxpool.Pool, *base) {
 			from generate_series(1, 100000) n`,
 		`insert into pabal_pending (id, recorded_at, topic, due_at) select id, recorded_at, topic, recorded_at from pabal_event`,
 		`delete from pabal_pending where id not in (select id from pabal_pending order by recorded_at limit 10)`,
+		`insert into pabal_published (recorded_at, id, published_at) select recorded_at, id, clock_timestamp() from pabal_event
+			where id not in (select id from pabal_pending)`,
 		`insert into pabal_counter (topic, key, generation, step, position, last_id, last_at)
 			select distinct on (topic, key) topic, key, 0, 1, position, id, recorded_at from pabal_event`,
 		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type, next_at)

@@ -45,6 +45,10 @@ const (
 	// When only unconfirmed events are asked for, the work list is the smaller table to begin with.
 	sqlFindPending = `select ` + foundColumns + ` from {p}pending p join {p}event e on e.recorded_at = p.recorded_at and e.id = p.id where `
 
+	// Of those that are not pending. As part of the statements above it would be asked of every row that they pass by.
+	sqlPublishedByRef = `select e.id, e.published_at from unnest($1::text[]::uuid[], $2::timestamptz[]) as r (id, recorded_at)
+		join {p}published e on ` + oneEvent
+
 	sqlCountFound = `select count(*) from {p}event e left join {p}pending p on p.id = e.id where `
 
 	sqlJobs = `select id, created_at, asked_by, spec, resume_id, resume_at, sent, last_error, finished_at, lease_until, owner
@@ -146,7 +150,32 @@ func find(ctx context.Context, s session, f *driver.EventFilter, now time.Time) 
 		found = append(found, one)
 		return err
 	}, text, c.args...)
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	return found, published(ctx, s, found)
+}
+
+// published fills in when events were confirmed.
+func published(ctx context.Context, s session, found []driver.Found) error {
+	var refs []driver.Ref
+	index := make(map[uuid.UUID]int)
+	for i := range found {
+		if f := &found[i]; f.Pending == nil {
+			index[f.Event.ID] = i
+			refs = append(refs, f.Event.Ref())
+		}
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	return s.query(ctx, func(row scanner) error {
+		var id uuid.UUID
+		var at time.Time
+		err := row.Scan(nullID{&id}, nullTime{&at})
+		found[index[id]].Event.PublishedAt = at
+		return err
+	}, sqlPublishedByRef, refIDs(refs), refTimes(refs))
 }
 
 func countFound(ctx context.Context, s session, f *driver.EventFilter, now time.Time) (n int, err error) {
@@ -267,6 +296,6 @@ func (b *base) Tallies(ctx context.Context) (map[string]Tally, error) {
 		err := row.Scan(&name, &t.Recorded, &t.Confirmed)
 		tallies[name] = t
 		return err
-	}, `select type, count(*), count(published_at) from {p}event group by type`)
+	}, `select e.type, count(*), count(u.id) from {p}event e left join {p}published u using (recorded_at, id) group by e.type`)
 	return tallies, err
 }

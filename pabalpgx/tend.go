@@ -2,6 +2,8 @@ package pabalpgx
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,9 +24,12 @@ const (
 	sqlForgetToday = sqlForget + `{p}event f where f.recorded_at < $1::timestamptz
 		and f.recorded_at >= (select date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC')` + notPending
 	sqlForgetDefault = sqlForget + `{p}event_default f where f.recorded_at < $1::timestamptz` + notPending
-	sqlForget        = `delete from {p}event e using (select f.recorded_at, f.id from `
+	sqlForget        = `with r as materialized (select f.recorded_at, f.id from `
 	notPending       = ` and not exists (select from {p}pending p where p.id = f.id) order by f.recorded_at limit $2::bigint
-		) r where ` + oneEvent
+		), noted as (
+			delete from {p}published e using r where ` + oneEvent + `
+		)
+		delete from {p}event e using r where ` + oneEvent
 	// A counter goes once its last event is gone, and leaves its position behind. The topics are locked in order. A scalar
 	// subquery looks up one event for each counter, where "not exists" may read all events first.
 	sqlForgetCounters = `with idle as materialized (
@@ -122,13 +127,10 @@ const (
 	sqlPatience  = `set local lock_timeout = '100ms'`
 	sqlOldestDay = `select c.relname, greatest(c.reltuples, 0)::bigint
 		from pg_inherits i join pg_class c on c.oid = i.inhrelid
-		where i.inhparent = '{p}event'::regclass and c.relname ~ '^{p}event_[0-9]{8}$' and c.relname < $1::text
+		where i.inhparent = $1::text::regclass and c.relname ~ ('^' || $1::text || '_[0-9]{8}$') and right(c.relname, 8) < $2::text
+			and ($1::text = '{p}event' or to_regclass('{p}event' || right(c.relname, 9)) is null)
 		order by c.relname limit 1`
-	sqlLockDay = `lock table only {p}event, only {p}event_default, only `
-	sqlDetach  = `alter table {p}event detach partition `
-	sqlKeep    = `insert into {p}event select e.* from {p}pending p join `
-	sqlKeepOn  = ` e on e.recorded_at = p.recorded_at and e.id = p.id`
-	sqlDropDay = `drop table `
+	sqlKeep = `insert into {p}event select e.* from {p}pending r join {day} e on ` + oneEvent
 )
 
 // turnPartitions makes partitions ahead and drops the oldest one that is wholly before a moment. Its events that are still
@@ -143,30 +145,44 @@ func (b *base) turnPartitions(ctx context.Context, before time.Time) (n int, err
 	if err != nil && !isState(err, lockNotAvailable) {
 		return 0, err
 	}
-	err = b.write(ctx, func(s session) (err error) {
-		n, err = b.dropDay(ctx, s, before)
-		return err
-	})
-	if isState(err, lockNotAvailable) {
-		return 0, nil
+	for _, parent := range []string{"event", "published"} {
+		err := b.write(ctx, func(s session) error {
+			dropped, err := b.dropDay(ctx, s, parent, before)
+			if parent == "event" {
+				n = dropped
+			}
+			return err
+		})
+		if err != nil && !isState(err, lockNotAvailable) {
+			return n, err
+		}
 	}
-	return n, err
+	return n, nil
 }
 
-func (b *base) dropDay(ctx context.Context, s session, before time.Time) (n int, err error) {
-	day := ""
-	below := b.prefix + "event_" + before.UTC().Format("20060102")
-	err = s.query(ctx, func(row scanner) error { return row.Scan(&day, &n) }, sqlOldestDay, below)
+// dropDay drops a partition of event but for what is pending, or one of published whose events have gone, and says how many
+// rows it had.
+func (b *base) dropDay(ctx context.Context, s session, parent string, before time.Time) (n int, err error) {
+	day, rows := "", 0
+	parent = b.prefix + parent
+	err = s.query(ctx, func(row scanner) error { return row.Scan(&day, &rows) }, sqlOldestDay, parent, before.UTC().Format("20060102"))
 	if err != nil || day == "" {
 		return 0, err
 	}
-	name := pgx.Identifier{day}.Sanitize()
-	for _, query := range []string{
-		sqlPatience, sqlLockDay + name + ` in access exclusive mode`, sqlDetach + name, sqlKeep + name + sqlKeepOn, sqlDropDay + name,
-	} {
+	day = pgx.Identifier{day}.Sanitize()
+	list := []string{
+		sqlPatience,
+		`lock table only ` + parent + `, only ` + parent + `_default, only ` + day + ` in access exclusive mode`,
+		`alter table ` + parent + ` detach partition ` + day,
+		`drop table ` + day,
+	}
+	if parent == b.prefix+"event" {
+		list = slices.Insert(list, 3, strings.ReplaceAll(sqlKeep, "{day}", day))
+	}
+	for _, query := range list {
 		if _, err := s.exec(ctx, query); err != nil {
 			return 0, err
 		}
 	}
-	return n, nil
+	return rows, nil
 }

@@ -12,7 +12,7 @@ import (
 const (
 	pendingColumns = `p.id, p.recorded_at, p.topic, p.due_at, p.claims, p.crashes, p.failures, p.accepted_at, p.sent_at, p.last_error`
 	eventColumns   = `e.id, e.topic, e.type, e.key, e.content_type, e.version, e.payload, e.headers, e.traceparent, e.recorded_at,
-		e.position, e.prev_id, e.prev_position, e.prev_at, e.bare, e.skipped, e.published_at`
+		e.position, e.prev_id, e.prev_position, e.prev_at, e.bare, e.skipped`
 
 	// A clock in a CTE is asked once, and a condition with it can use an index, which one with the function cannot.
 	theClock = `with clock as materialized (select clock_timestamp() as now) `
@@ -63,7 +63,8 @@ const (
 			delete from {p}pending p using held where p.id = held.id returning p.id, p.recorded_at
 		), clock as materialized (select clock_timestamp() as now),
 		published as (
-			update {p}event e set published_at = clock.now from gone r, clock where ` + oneEvent + ` and e.published_at is null
+			insert into {p}published (recorded_at, id, published_at) select r.recorded_at, r.id, clock.now from gone r, clock
+			where (select true from {p}published e where ` + oneEvent + ` limit 1) is null
 		)
 		select r.id, case when gone.id is not null then 1
 			when exists (select from {p}event e where ` + oneEvent + `) then 2 else 0 end
@@ -80,8 +81,7 @@ func pendingFields(p *driver.Pending) []any {
 
 func eventFields(e *driver.Event) []any {
 	return []any{nullID{&e.ID}, &e.Topic, &e.Type, &e.Key, &e.ContentType, &e.Version, &e.Payload, &e.Headers, &e.Traceparent,
-		nullTime{&e.RecordedAt}, &e.Position, nullID{&e.Prev.ID}, nullInt{&e.Prev.Position}, nullTime{&e.Prev.RecordedAt}, &e.Bare, &e.Skipped,
-		nullTime{&e.PublishedAt}}
+		nullTime{&e.RecordedAt}, &e.Position, nullID{&e.Prev.ID}, nullInt{&e.Prev.Position}, nullTime{&e.Prev.RecordedAt}, &e.Bare, &e.Skipped}
 }
 
 // Claim implements driver.Store.

@@ -70,7 +70,7 @@ func TestRelayPublishesWhatPythonRecords(t *testing.T) {
 	} {
 		record(c.topic, c.key, n, c.end)
 		start := time.Now() // psycopg had its answer before
-		for count("select count(*) from pabal_event where published_at is null") > 0 {
+		for count("select count(*) from pabal_event_record where published = 'N'") > 0 {
 			if time.Since(start) > 30*time.Second {
 				t.Fatalf("event %d is not published", n)
 			}

@@ -7,13 +7,12 @@ create table {p}meta (
     generation integer not null default 0
 );
 
--- History: a row never changes but for skipped and published_at. A partition is a day in UTC; what goes after the retention
+-- History: a row never changes but for skipped. A partition is a day in UTC; what goes after the retention
 -- is a whole partition, without a dead row. The key begins with recorded_at, so that it also serves whoever reads in order;
 -- whoever looks an event up knows its recorded_at.
 create table {p}event (
     recorded_at   timestamptz not null,
     id            uuid        not null,
-    published_at  timestamptz,
     position      bigint      not null,
     prev_position bigint,
     prev_at       timestamptz,
@@ -34,30 +33,46 @@ create table {p}event (
 -- A net for when nobody made partitions, and the place of events that are not confirmed when their day is dropped.
 create table {p}event_default partition of {p}event default;
 
+-- When an event came back from its broker, in the same days. Noted in its own row it would have that written anew, payload
+-- and all, and its index entry too: a page of events has no room for a second version of each.
+create table {p}published (
+    recorded_at  timestamptz not null,
+    id           uuid        not null,
+    published_at timestamptz not null,
+    primary key (recorded_at, id)
+) partition by range (recorded_at);
+create table {p}published_default partition of {p}published default;
+
 -- {p}ahead makes the partitions of today and of the days that follow; it says how many. A table that is attached takes a
 -- lock on its parent beside which transactions go on recording, other than one that is created as a partition
 -- (PostgreSQL manual, 5.12.2.2). A day of which rows lie in the default partition keeps them there.
 create function {p}ahead(days integer) returns integer language plpgsql as $$
 declare
-    today date := (clock_timestamp() at time zone 'UTC')::date;
-    day   date;
-    part  text;
-    made  integer := 0;
+    today  date := (clock_timestamp() at time zone 'UTC')::date;
+    since  timestamptz;
+    before timestamptz;
+    parent text;
+    part   text;
+    lies   boolean;
+    made   integer := 0;
 begin
     perform 1 from {p}meta where id = 1 for update skip locked;
     if not found then
         return 0; -- somebody else is at it
     end if;
     for i in 0 .. days loop
-        day := today + i;
-        part := '{p}event_' || to_char(day, 'YYYYMMDD');
-        continue when to_regclass(part) is not null
-            or exists (select from {p}event_default
-                       where recorded_at >= day::timestamp at time zone 'UTC' and recorded_at < (day + 1)::timestamp at time zone 'UTC');
-        execute format('create table %I (like {p}event including all) with (fillfactor = 90)', part);
-        execute format('alter table {p}event attach partition %I for values from (%L) to (%L)', part,
-            day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC');
-        made := made + 1;
+        since := (today + i)::timestamp at time zone 'UTC';
+        before := (today + i + 1)::timestamp at time zone 'UTC';
+        foreach parent in array array['{p}event', '{p}published'] loop
+            part := parent || '_' || to_char(today + i, 'YYYYMMDD');
+            continue when to_regclass(part) is not null;
+            execute format('select exists (select from %I where recorded_at >= $1 and recorded_at < $2)', parent || '_default')
+                into lies using since, before;
+            continue when lies;
+            execute format('create table %I (like %I including all)', part, parent);
+            execute format('alter table %I attach partition %I for values from (%L) to (%L)', parent, part, since, before);
+            made := made + 1;
+        end loop;
     end loop;
     return made;
 end $$;
@@ -187,7 +202,7 @@ select id as event_id,
        case when published_at is null then 'N' else 'Y' end as published,
        published_at as published_date,
        recorded_at as created_date
-from {p}event;
+from {p}event left join {p}published using (recorded_at, id);
 
 -- {p}record records an event in the transaction of whoever calls it, in any language; with a key it is ordered. It is due
 -- at once, for no writer publishes it: a running `pabal relay`, or any client of the source, does. It returns the id.
