@@ -33,7 +33,7 @@ func (s *stand) variants(ctx context.Context, b *bench) (rows []row, err error) 
 // sqlSweeps is what the sweeps have cost, of the client's and of the inboxes': the first statement of each.
 const sqlSweeps = `select coalesce(sum(s.calls), 0)::bigint, coalesce(sum(s.total_exec_time), 0), coalesce(max(s.max_exec_time), 0)
 	from pg_stat_statements s join pg_database d on d.oid = s.dbid
-	where d.datname like $1 || '\_%' and (s.query like 'with recursive busy%' or s.query like 'select exists (select from pabal_inbox%')`
+	where d.datname like $1 || '\_%' and (s.query like 'with recursive other%' or s.query like 'select exists (select from pabal_inbox%')`
 
 // heldSnapshot looks at what the sweeps cost at full rate when vacuum may remove nothing.
 func (s *stand) heldSnapshot(ctx context.Context, b *bench) ([]row, error) {

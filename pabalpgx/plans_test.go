@@ -101,6 +101,61 @@ func TestCostlyStatementsUseAnIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("analyzed", check)
+	t.Run("with a snapshot held open", func(t *testing.T) {
+		hold(t, pool)
+		check(t)
+	})
+}
+
+// hold opens a snapshot from which on no row that goes is removed, and has 100,000 pending rows come and go.
+func hold(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	reader, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = reader.Rollback(context.Background()) })
+	if _, err := reader.Exec(t.Context(), "select count(*) from pabal_pending"); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		`insert into pabal_pending (id, recorded_at, topic, due_at, last_error) select gen_random_uuid(), at, 'topic-' || n % 5, at, 'gone'
+			from (select n, clock_timestamp() - n * interval '1 ms' as at from generate_series(1, 100000) n) past`,
+		`delete from pabal_pending where last_error = 'gone'`,
+		"vacuum pabal_pending",
+		"analyze",
+	} {
+		if _, err := pool.Exec(t.Context(), text); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+	}
+}
+
+var buffers = regexp.MustCompile(`Buffers: shared hit=(\d+)(?: read=(\d+))?`)
+
+// Rows that are gone and cannot be removed yet cost the sweep nothing, nor a claim: with a mark of the work list behind them,
+// neither reads more pages than a few for each topic.
+func TestHeldSnapshotCostsNoSweep(t *testing.T) {
+	pool, b := filled(t)
+	if _, err := pool.Exec(t.Context(), "update pabal_pending set due_at = clock_timestamp() + interval '1 hour'"); err != nil {
+		t.Fatal(err)
+	}
+	hold(t, pool)
+	for _, c := range []struct{ name, query, arguments string }{
+		{"sweep", sqlTopics, "(clock_timestamp())"},
+		{"claim due", sqlDueFresh, "('topic-1', clock_timestamp(), 256)"},
+	} {
+		plan := explained(t, pool, "analyze, buffers, costs off, timing off", nil, b.text(c.query), c.arguments)
+		pages := 0
+		for _, n := range buffers.FindStringSubmatch(plan)[1:] { // of the whole
+			some, _ := strconv.Atoi(n) // digits, or nothing
+			pages += some
+		}
+		t.Logf("%s: %d pages", c.name, pages)
+		if pages > 150 {
+			t.Errorf("%s reads %d pages:\n%s", c.name, pages, plan)
+		}
+	}
 }
 
 // The database compiles a statement that it thinks expensive (jit_above_cost), which takes it longer than any of these runs.
@@ -180,6 +235,7 @@ func filled(t *testing.T) (*pgxpool.Pool, *base) {
 		`delete from pabal_pending where id not in (select id from pabal_pending order by recorded_at limit 10)`,
 		`insert into pabal_published (recorded_at, id, published_at) select recorded_at, id, clock_timestamp() from pabal_event
 			where id not in (select id from pabal_pending)`,
+		`insert into pabal_topic (name) select distinct topic from pabal_event`,
 		`insert into pabal_counter (topic, key, generation, step, position, last_id, last_at)
 			select distinct on (topic, key) topic, key, 0, 1, position, id, recorded_at from pabal_event`,
 		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type, next_at)
@@ -240,15 +296,20 @@ func explainWith(t *testing.T, pool *pgxpool.Pool, options string, settings []st
 		k, _ := strconv.Atoi(m[1]) // digits only
 		n = max(n, k)
 	}
+	arguments := ""
+	if n > 0 {
+		arguments = "(" + strings.Repeat("null, ", n-1) + "null)"
+	}
+	return explained(t, pool, options, settings, statement, arguments)
+}
+
+func explained(t *testing.T, pool *pgxpool.Pool, options string, settings []string, statement, arguments string) string {
+	t.Helper()
 	c, err := pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Release()
-	arguments := ""
-	if n > 0 {
-		arguments = "(" + strings.Repeat("null, ", n-1) + "null)"
-	}
 	for _, text := range append([]string{"discard all", "set plan_cache_mode = force_generic_plan"}, append(settings, "prepare s as "+statement)...) {
 		if _, err := c.Exec(t.Context(), text, pgx.QueryExecModeSimpleProtocol); err != nil {
 			t.Fatalf("%v in\n%s", err, text)

@@ -12,13 +12,17 @@ import (
 )
 
 const (
-	// Topics with pending rows are found by a loose scan of the index (topic, due_at): one lookup for each.
-	sqlTopics = `with recursive busy (name) as (
-			(select p.topic from {p}pending p order by p.topic limit 1)
+	// Topics that nobody registered are looked for between the names of those that are registered, by a loose scan of the index
+	// (topic, due_at): one lookup for each name. So the entries of rows that are gone, which stay as long as some snapshot is as
+	// old as they, are passed by; '~' comes after every character of a name.
+	sqlTopics = `with recursive other (name, before) as (
+			select (select p.topic from {p}pending p where p.topic > k.name and p.topic < k.next order by p.topic limit 1), k.next
+			from (select name, lead(name, 1, '~') over (order by name) as next
+				from (select '' as name union all select name from {p}topic) known) k
 			union all
-			select (select p.topic from {p}pending p where p.topic > busy.name order by p.topic limit 1)
-			from busy where busy.name is not null
-		), names (name) as (select name from {p}topic union select name from busy where name is not null)
+			select (select p.topic from {p}pending p where p.topic > other.name and p.topic < other.before order by p.topic limit 1), other.before
+			from other where other.name is not null
+		), names (name) as (select name from {p}topic union all select name from other where name is not null)
 		select clock_timestamp(), m.source, m.generation, coalesce(n.name, ''), coalesce(t.ordered, false), t.proven_at, t.probed_at,
 			coalesce(t.position_floor, 0),
 			(select p.due_at from {p}pending p where p.topic = n.name and p.due_at >= $1::timestamptz order by p.due_at limit 1)
