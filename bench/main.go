@@ -52,7 +52,8 @@ var parts = []struct {
 	{"core", coreRows}, {"shop", shopRows}, {"latency", latencyRows}, {"sns", snsRows}, {"mariadb", mariadbRows},
 	{"postgres-record", onPostgres((*stand).recording)}, {"postgres-rate", onPostgres((*stand).fullRate)},
 	{"postgres-latency", onPostgres((*stand).latencies)}, {"postgres-drain", onPostgres((*stand).drains)},
-	{"postgres-variants", onPostgres((*stand).variants)}, {"postgres-full", onPostgres((*stand).confirmedBefore)},
+	{"postgres-variants", onPostgres((*stand).variants)}, {"postgres-snapshot", onPostgres((*stand).heldSnapshot)},
+	{"postgres-full", onPostgres((*stand).confirmedBefore)},
 	{"postgres-outage", onPostgres((*stand).outage)}, {"outage", outageRows}, {"redeliver", redeliverRows},
 	{"sim", simRows}, {"idle", idleRows},
 }
@@ -69,7 +70,7 @@ func main() {
 	flag.StringVar(&b.dir, "dir", "", "where databases are made (default: a temporary directory)")
 	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+"; postgres is all of its own (default: all)")
 	flag.StringVar(&b.page, "o", "", "a file that the table is written to as well, with the machine it was measured on; plots go beside it")
-	flag.DurationVar(&b.long, "long", 20*time.Second, "how long the broker is away, and a snapshot is held open (targets: 5m)")
+	flag.DurationVar(&b.long, "long", 20*time.Second, "how long the broker is away, and a snapshot is held open (targets: 5m, 10m)")
 	flag.IntVar(&b.backlog, "backlog", 200_000, "events that are drained, on PostgreSQL, or redelivered (targets: 200000 and 1000000)")
 	flag.IntVar(&b.confirmed, "confirmed", 1_000_000, "postgres: confirmed events that lie in the tables (target: 10000000)")
 	flag.Parse()

@@ -12,7 +12,8 @@ const (
 	pgWriters = 16
 	pgAhead   = 4000 // committed and not settled, at full rate
 	pgMost    = 400_000
-	pgTime    = 5 * time.Minute
+	pgFastest = 6000            // events a second at full rate, for which there is room
+	pgTime    = 5 * time.Minute // beyond the traffic's own
 )
 
 // pgResult is what came of a run.
@@ -39,9 +40,10 @@ type pgLoad struct {
 
 // do runs a contender on databases of its own, until all is settled, and checks its books.
 func (s *stand) do(ctx context.Context, c contender, load pgLoad) (r pgResult, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, pgTime, fmt.Errorf("it took longer than %v", pgTime))
+	limit := pgTime + load.each
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit))
 	defer cancel()
-	most := pgMost
+	most := max(pgMost, int(load.each.Seconds()*pgFastest))
 	if load.rate > 0 {
 		most = int(load.each.Seconds() * float64(load.rate))
 	}

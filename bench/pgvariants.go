@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/pabalpgx"
 )
 
-// variants are Pabal's own: with keys, with several processes, beside a transaction that holds a snapshot open.
+// variants are Pabal's own: with keys, with several processes.
 func (s *stand) variants(ctx context.Context, b *bench) (rows []row, err error) {
 	plain := pabals[0]
 	keyed := contender{name: "ordered", watched: true, open: pabalLine{keyed: true}.open}
@@ -18,16 +22,14 @@ func (s *stand) variants(ctx context.Context, b *bench) (rows []row, err error) 
 	if err != nil {
 		return nil, err
 	}
-	rows = append(rows,
-		row{fmt.Sprintf("%s, Record with %d keys", whatPipeline, orderKeys), spread(all.each(keyed.name, pgResult.rate), "%.0f") + " events/s", ""},
-		row{"ratio to without keys", spread(all.ratio(keyed.name, plain.name), "%.2f"), "≥ 0.75"},
-		row{whatPipeline + ", four relays and four of each consumer, in one process", fmt.Sprintf("%s events/s, %.0f published again",
+	return []row{
+		{fmt.Sprintf("%s, Record with %d keys", whatPipeline, orderKeys), spread(all.each(keyed.name, pgResult.rate), "%.0f") + " events/s", ""},
+		{"ratio to without keys", spread(all.ratio(keyed.name, plain.name), "%.2f"), "≥ 0.75"},
+		{whatPipeline + ", four relays and four of each consumer, in one process", fmt.Sprintf("%s events/s, %.0f published again",
 			spread(all.each(many.name, pgResult.rate), "%.0f"),
 			median(all.each(many.name, func(r pgResult) float64 { return float64(r.repeated) }))), "0 published again"},
-		row{"ratio to one of each", spread(all.ratio(many.name, plain.name), "%.2f"), "≥ 1.0"},
-	)
-	r, err := s.heldSnapshot(ctx, b)
-	return append(rows, r...), err
+		{"ratio to one of each", spread(all.ratio(many.name, plain.name), "%.2f"), "≥ 1.0"},
+	}, nil
 }
 
 // sqlSweeps is what the sweeps have cost, of the client's and of the inboxes': the first statement of each.
@@ -35,57 +37,106 @@ const sqlSweeps = `select coalesce(sum(s.calls), 0)::bigint, coalesce(sum(s.tota
 	from pg_stat_statements s join pg_database d on d.oid = s.dbid
 	where d.datname like $1 || '\_%' and (s.query like 'with recursive other%' or s.query like 'select exists (select from pabal_inbox%')`
 
-// heldSnapshot looks at what the sweeps cost at full rate when vacuum may remove nothing.
-func (s *stand) heldSnapshot(ctx context.Context, b *bench) ([]row, error) {
-	var measured [2]string
-	var rates [2]float64
-	for i, held := range []bool{false, true} {
-		c := contender{name: "Pabal", watched: true}
-		c.open = func(ctx context.Context, t *site) (*line, error) {
-			l, err := pabalLine{}.open(ctx, t)
-			if err != nil {
-				return nil, err
-			}
-			release, err := t.hold(ctx, held)
-			stop, check := l.stop, l.check
-			l.stop = func() error { return errors.Join(release(), stop()) }
-			l.check = func(ctx context.Context, events int) error {
-				var calls int64
-				var sum, most float64
-				if err := t.admin.QueryRow(ctx, sqlSweeps, t.name).Scan(&calls, &sum, &most); err != nil {
-					return err
-				}
-				measured[i] = fmt.Sprintf("%.2f ms each (at most %.1f)", sum/float64(max(calls, 1)), most)
-				return check(ctx, events)
-			}
-			return l, err
-		}
-		r, err := s.do(ctx, c, pgLoad{each: b.long, counted: true})
-		if err != nil {
-			return nil, err
-		}
-		rates[i] = r.rate()
-	}
-	return []row{
-		{fmt.Sprintf("sweeps at full rate for %v", b.long), fmt.Sprintf("%s, %.0f events/s", measured[0], rates[0]), ""},
-		{fmt.Sprintf("sweeps at full rate for %v, beside a transaction with a snapshot from before", b.long),
-			fmt.Sprintf("%s, %.0f events/s, ratio %.2f", measured[1], rates[1], rates[1]/rates[0]), ""},
-	}, nil
+// snapshotRun is traffic at full rate, beside a transaction that holds a snapshot and the event tables' locks open, or not.
+type snapshotRun struct {
+	held    bool
+	rate    float64
+	sweeps  string
+	longest atomic.Int64 // of the transactions, in ns
 }
 
-// hold holds a snapshot of the producer's database open.
-func (t *site) hold(ctx context.Context, held bool) (release func() error, err error) {
-	release = func() error { return nil }
-	if !held {
-		return release, nil
+// heldSnapshot looks at what the sweeps cost when vacuum may remove nothing, and how long a transaction takes at most while the
+// retention tries once a second to drop a day that a query holds.
+func (s *stand) heldSnapshot(ctx context.Context, b *bench) (rows []row, err error) {
+	runs := [2]snapshotRun{{held: false}, {held: true}}
+	for i := range runs {
+		one := &runs[i]
+		r, err := s.do(ctx, contender{name: "Pabal", watched: true, open: one.open}, pgLoad{each: b.long, counted: true})
+		if err != nil {
+			return rows, err
+		}
+		what, ratio := fmt.Sprintf("sweeps at full rate for %v", b.long), ""
+		if one.rate = r.rate(); one.held {
+			what += ", beside a transaction with a snapshot from before and the retention's attempts"
+			ratio = fmt.Sprintf(", ratio %.2f", one.rate/runs[0].rate)
+		}
+		rows = append(rows, row{what, fmt.Sprintf("%s; %.0f events/s%s; the longest transaction %.0f ms", one.sweeps, one.rate, ratio,
+			float64(one.longest.Load())/1e6), ""})
+	}
+	return rows, nil
+}
+
+func (r *snapshotRun) open(ctx context.Context, t *site) (*line, error) {
+	l, err := pabalLine{}.open(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	release := func() error { return nil }
+	if r.held {
+		if release, err = t.hold(ctx); err != nil {
+			return l, err
+		}
+	}
+	write, stop, check := l.write, l.stop, l.check
+	l.write = func(ctx context.Context, n int) error {
+		start := time.Now()
+		err := write(ctx, n)
+		for took := int64(time.Since(start)); ; {
+			if most := r.longest.Load(); took <= most || r.longest.CompareAndSwap(most, took) {
+				return err
+			}
+		}
+	}
+	l.stop = func() error { return errors.Join(release(), stop()) }
+	l.check = func(ctx context.Context, events int) error {
+		var calls int64
+		var sum, most float64
+		if err := t.admin.QueryRow(ctx, sqlSweeps, t.name).Scan(&calls, &sum, &most); err != nil {
+			return err
+		}
+		r.sweeps = fmt.Sprintf("%.2f ms each (at most %.1f)", sum/float64(max(calls, 1)), most)
+		return check(ctx, events)
+	}
+	return l, nil
+}
+
+// hold holds a snapshot of the producer's database open, with a query over all days of events, and once a second has the
+// retention try to drop one.
+func (t *site) hold(ctx context.Context) (release func() error, err error) {
+	store, err := pabalpgx.New(t.order, nil)
+	if err != nil {
+		return nil, err
 	}
 	c, err := pgx.Connect(ctx, t.pg.Database(t.name+"_order"))
 	if err != nil {
-		return release, err
+		return nil, err
 	}
-	release = func() error { return c.Close(context.Background()) }
-	_, err = c.Exec(ctx, "begin isolation level repeatable read; select count(*) from orders")
-	return release, err
+	if _, err = c.Exec(ctx, createPast); err == nil {
+		_, err = c.Exec(ctx, "begin isolation level repeatable read; select count(*) from pabal_event")
+	}
+	attempts, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-attempts.Done():
+				done <- nil
+				return
+			case <-tick.C:
+			}
+			forget := driver.Chore{Forget: &driver.Forget{Before: time.Now().AddDate(0, 0, -7), Limit: 100}}
+			if _, err := store.Tend(attempts, forget); err != nil && attempts.Err() == nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	return func() error {
+		stop()
+		return errors.Join(<-done, c.Close(context.Background()))
+	}, err
 }
 
 // A past of events, spread over the days that are kept.
