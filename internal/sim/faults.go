@@ -23,6 +23,9 @@ type Faults struct {
 	PartitionEvery time.Duration // between a process and a server
 	PartitionMost  time.Duration
 	FailoverEvery  time.Duration // a database drops its last commits; see Database.Failover
+
+	// Only, if not nil, is which of all these happen, by number from 0; the others are left out of the same seed's run.
+	Only []int
 }
 
 // DefaultFaults is bad weather.

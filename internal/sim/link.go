@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -124,7 +125,21 @@ func (l *simLink) tell(c Call, how string, err error) {
 }
 
 // in reports, by chance, n times in a thousand, unless it is calm.
-func (s *Sim) in(n int) bool { return n > 0 && !s.calm && s.chance.IntN(1000) < n }
+func (s *Sim) in(n int) bool { return n > 0 && !s.calm && s.chance.IntN(1000) < n && s.Befalls() }
+
+// Befalls counts a fault that the seed would have happen now, and reports whether it does: see Faults.Only.
+func (s *Sim) Befalls() bool {
+	n := s.faults
+	s.faults++
+	if s.Faults.Only != nil && !slices.Contains(s.Faults.Only, n) {
+		return false
+	}
+	s.befell++
+	return true
+}
+
+// Befell is how many faults have happened.
+func (s *Sim) Befell() int { return s.befell }
 
 func (s *Sim) upTo(d time.Duration) time.Duration {
 	if d <= 0 {

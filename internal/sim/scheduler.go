@@ -39,6 +39,8 @@ type Sim struct {
 	down    map[string]world.Mono // servers, until when
 	cut     map[cutLink]world.Mono
 	calm    bool
+	faults  int // that the seed would have happen
+	befell  int // that did
 }
 
 type cutLink struct{ process, server string }

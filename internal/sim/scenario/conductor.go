@@ -11,7 +11,7 @@ import (
 func (r *run) conduct(w world.World) {
 	r.weather(w)
 	if r.c.Plagues {
-		for r.unparked() != "" {
+		for r.unparked() != "" || !r.placed("order-1") { // whose orders the plagues are
 			r.want("order-2", 1) // what never comes back shows only beside what does
 			_ = w.Sleep(context.Background(), 20*time.Second)
 		}
@@ -22,6 +22,13 @@ func (r *run) conduct(w world.World) {
 		r.later(w)
 	}
 	r.over.Store(true)
+}
+
+// placed reports whether a process of the order service has placed the orders that it was to place.
+func (r *run) placed(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.orders[name]
 }
 
 // settle waits until nothing is owed.

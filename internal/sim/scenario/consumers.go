@@ -106,7 +106,11 @@ func (r *run) misbehave(ctx context.Context, p process, w world.World) error {
 	if r.calm.Load() {
 		return nil
 	}
-	switch w.Rand() % 100 {
+	mood := w.Rand() % 100
+	if mood < 7 && r.s != nil && !r.s.Befalls() {
+		return nil
+	}
+	switch mood {
 	case 0, 1, 2:
 		return errors.New("handler is not in the mood")
 	case 3:

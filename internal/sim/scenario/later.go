@@ -53,7 +53,7 @@ func (r *run) later(w world.World) {
 // begin starts all processes again.
 func (r *run) begin(w world.World) {
 	r.off = false
-	for _, name := range processes {
+	for _, name := range r.processes {
 		r.start(name, r.program(name))
 	}
 	_ = w.Sleep(context.Background(), 30*time.Second)
@@ -64,7 +64,7 @@ func (r *run) begin(w world.World) {
 func (r *run) shutDown(w world.World) {
 	r.off = true
 	begin := r.s.Elapsed()
-	for _, name := range processes {
+	for _, name := range r.processes {
 		w.Go("restart", func(w world.World) { r.restart(w, r.running[name]) })
 	}
 	_ = w.Join(context.Background())

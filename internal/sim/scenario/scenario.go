@@ -36,6 +36,7 @@ type Config struct {
 	Operator       bool          // somebody retries, skips and redelivers
 	Later          time.Duration // at the end everything is off for so long, and then goes on
 	Broker         sim.BrokerOptions
+	Spare          []string // processes beyond the fewest that the scenario can do with
 }
 
 // Default is what continuous integration runs.
@@ -45,6 +46,7 @@ func Default(seed uint64) Config {
 		Broker:         sim.BrokerOptions{Dedup: 5 * time.Minute, Forget: 10, Duplicate: 20, Shuffle: 200, Again: 20},
 		Database:       sim.DatabaseOptions{Conflict: 5, SwallowDeadlock: seed%2 == 0},
 		RepublishAfter: 5 * time.Minute, RestartEvery: 2 * time.Minute,
+		Spare: []string{"order-2", "relay", "settlement-2", "notification-2"},
 	}
 	switch seed % 8 {
 	case 1:
@@ -65,6 +67,7 @@ type Result struct {
 	Recorded  int // events committed
 	Published int // messages the broker accepted on topics
 	Effects   int // handler runs that committed
+	Faults    int // that happened
 	Failure   error
 }
 
@@ -94,7 +97,9 @@ type run struct {
 	over    atomic.Bool // the conductor has come to the end
 	off     bool        // crashed processes stay so
 	running map[string]*incarnation
-	bells   map[string]world.Signal // of order processes
+
+	processes []string                // that take part
+	bells     map[string]world.Signal // of order processes
 
 	mu       sync.Mutex
 	failure  error
@@ -141,7 +146,7 @@ var processes = []string{
 func newRun(c Config, s *sim.Sim) *run {
 	return &run{
 		c: c, s: s, databases: map[string]*sim.Database{}, orders: map[string]bool{}, target: map[string]int{},
-		running: map[string]*incarnation{}, bells: map[string]world.Signal{}, operator: map[string]*pabal.Operator{},
+		processes: c.processes(), running: map[string]*incarnation{}, bells: map[string]world.Signal{}, operator: map[string]*pabal.Operator{},
 	}
 }
 
@@ -185,7 +190,7 @@ func Run(c Config) Result {
 	for _, consumer := range consumersOf {
 		r.databases[consumer].OnRow(r.watch.row)
 	}
-	for _, name := range processes {
+	for _, name := range r.processes {
 		r.bells[name] = r.server.World().NewSignal()
 		r.start(name, r.program(name))
 	}
@@ -196,7 +201,7 @@ func Run(c Config) Result {
 		}
 		return r.broken.Load() || r.over.Load()
 	})
-	result := Result{Hash: s.Hash(), Steps: s.Steps(), Elapsed: s.Elapsed(), Published: r.broker.Accepted()}
+	result := Result{Hash: s.Hash(), Steps: s.Steps(), Elapsed: s.Elapsed(), Published: r.broker.Accepted(), Faults: s.Befell()}
 	r.conclude(&result, err)
 	return result
 }

@@ -14,7 +14,7 @@ import (
 var (
 	seeds = flag.Int("sim.seeds", 100, "how many seeds to run")
 	seed  = flag.Uint64("sim.seed", 0, "the one seed to run, with a trace on standard output")
-	reals = flag.Int("sim.real", 20, "how many runs to make on goroutines")
+	reals = flag.Int("sim.real", 20, "how many runs to make on goroutines, from the first seed on")
 	first = flag.Uint64("sim.first", 1, "the first seed")
 )
 
@@ -25,7 +25,10 @@ func TestMain(m *testing.M) {
 
 func TestPromisesHoldUnderFaults(t *testing.T) {
 	if *seed != 0 {
-		c := Default(*seed)
+		c, err := With(*seed, *with)
+		if err != nil {
+			t.Fatal(err)
+		}
 		c.Trace = os.Stdout
 		r := Run(c)
 		t.Logf("%+v", r)
@@ -69,8 +72,8 @@ func TestPromisesHoldUnderFaults(t *testing.T) {
 func report(t *testing.T, n uint64) {
 	c := Default(n)
 	r := Run(c)
-	t.Errorf("seed %d: %v\n  after %v, %d steps; replay: go test ./internal/sim/scenario -run TestPromisesHoldUnderFaults -v -sim.seed=%d",
-		n, r.Failure, r.Elapsed, r.Steps, n)
+	t.Errorf("seed %d: %v\n  after %v, %d steps; replay: %s", n, r.Failure, r.Elapsed, r.Steps, replay(c))
+	shrunk(t, c)
 }
 
 // twice runs one seed in twenty a second time.
@@ -89,10 +92,11 @@ func TestPromisesHoldOnGoroutines(t *testing.T) {
 	}
 	const together = 40 // they mostly wait
 	var next, recorded, effects atomic.Int64
+	next.Store(int64(*first) - 1)
 	var workers sync.WaitGroup
 	for range together {
 		workers.Go(func() {
-			for n := next.Add(1); n <= int64(*reals); n = next.Add(1) {
+			for n := next.Add(1); n < int64(*first)+int64(*reals); n = next.Add(1) {
 				c := Default(uint64(n))
 				c.Orders = 12
 				r := RunReal(c)

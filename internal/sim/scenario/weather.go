@@ -18,7 +18,7 @@ func (r *run) weather(w world.World) {
 		w.Go(name, func(w world.World) {
 			for !r.calm.Load() {
 				_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(2*every)))
-				if !r.calm.Load() {
+				if !r.calm.Load() && r.s.Befalls() {
 					happen()
 				}
 			}
@@ -26,12 +26,12 @@ func (r *run) weather(w world.World) {
 	}
 	pick := func(from []string) string { return from[w.Rand()%uint64(len(from))] }
 	upTo := func(d time.Duration) time.Duration { return time.Duration(w.Rand() % uint64(d+1)) }
-	event("crashes", f.CrashEvery, func() { r.s.Crash(pick(processes)) })
-	event("stalls", f.StallEvery, func() { r.s.Stall(pick(processes), upTo(f.StallMost)) })
+	event("crashes", f.CrashEvery, func() { r.s.Crash(pick(r.processes)) })
+	event("stalls", f.StallEvery, func() { r.s.Stall(pick(r.processes), upTo(f.StallMost)) })
 	event("outages", f.OutageEvery, func() { r.s.Outage(pick(servers), upTo(f.OutageMost)) })
-	event("partitions", f.PartitionEvery, func() { r.s.Partition(pick(processes), pick(servers), upTo(f.PartitionMost)) })
+	event("partitions", f.PartitionEvery, func() { r.s.Partition(pick(r.processes), pick(servers), upTo(f.PartitionMost)) })
 	event("restarts", r.c.RestartEvery, func() {
-		in := r.running[pick(processes)]
+		in := r.running[pick(r.processes)]
 		w.Go("restart", func(w world.World) { r.restart(w, in) })
 	})
 	_ = w.Sleep(context.Background(), r.c.Weather)
