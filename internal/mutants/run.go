@@ -56,7 +56,7 @@ var violation = regexp.MustCompile(`seed (\d+): (.*)`)
 // Simulate runs the simulation with the mutant, at most so many seeds.
 func (m *Mutant) Simulate(ctx context.Context, root string, seeds int) (Found, error) {
 	start := time.Now()
-	out, build, err := m.program(ctx, root, "./internal/sim/scenario", "-test.run=UnderFaults", "-test.timeout=10m",
+	out, build, err := m.program(ctx, root, "./internal/sim/scenario", "-test.run=UnderFaults", "-test.timeout=10m", "-sim.shrink=0",
 		"-sim.seeds="+strconv.Itoa(seeds))
 	if err != nil {
 		return Found{}, err
