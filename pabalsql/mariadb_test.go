@@ -3,6 +3,7 @@ package pabalsql_test
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"math/rand/v2"
 	"testing"
 
@@ -71,13 +72,26 @@ func TestMariaDBConformance(t *testing.T) {
 	t.Run("as MySQL", func(t *testing.T) { storetest.Run(t, asMySQLHarness(m)) })
 }
 
+var (
+	differentialFirst = flag.Uint64("differential.first", 0, "the first of the new seeds of the differential test; 0: by chance")
+	differentialSeeds = flag.Uint64("differential.seeds", 1, "how many new seeds the differential test runs")
+)
+
 func TestStoresAnswerAsTheSimulatedOneDoes(t *testing.T) {
+	seeds := []uint64{1, 2, 3}
+	first := *differentialFirst
+	if first == 0 {
+		first = rand.Uint64() >> 1
+	}
+	for n := range *differentialSeeds {
+		seeds = append(seeds, first+n)
+	}
 	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
 	for name, h := range map[string]storetest.Harness[*sql.Tx]{
 		"SQLite": sqliteHarness(), "MariaDB": mariaDBHarness(m, ""), "MySQL": asMySQLHarness(m),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, seed := range []uint64{1, 2, 3, rand.Uint64()} {
+			for _, seed := range seeds {
 				storetest.Differential(t, h, seed, 400)
 			}
 		})
