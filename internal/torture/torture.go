@@ -98,10 +98,10 @@ func (t *torture) command(ctx context.Context, w *work, c command) (done int, ok
 	fmt.Printf("%s  %s: %s\n", time.Now().Format(time.TimeOnly), w.name, c)
 	begin := time.Now()
 	out, err := t.execute(ctx, c)
-	w.spent += time.Since(begin)
 	if ctx.Err() != nil {
 		return 0, false // cut short: neither done nor failed
 	}
+	w.spent += time.Since(begin)
 	done, failures := w.read(c, out, err != nil)
 	w.done += done
 	t.ran++

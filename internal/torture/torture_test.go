@@ -105,8 +105,8 @@ func TestNothingRunsAfterAnInterrupt(t *testing.T) {
 			t.Errorf("still there: %s", pid)
 		}
 	}
-	if w.done != 0 || len(w.failures) != 0 {
-		t.Errorf("what was cut short counts: %d, %v", w.done, w.failures)
+	if w.done != 0 || w.spent != 0 || len(w.failures) != 0 {
+		t.Errorf("what was cut short counts: %d in %v, %v", w.done, w.spent, w.failures)
 	}
 }
 
