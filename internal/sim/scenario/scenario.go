@@ -246,6 +246,9 @@ func (r *run) start(name string, main program) {
 			return
 		}
 		_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(20*time.Second)))
+		if r.off || r.running[name] != in { // meanwhile all was switched off, or even begun again
+			return
+		}
 		r.start(name, main)
 	})
 }

@@ -160,14 +160,12 @@ func (c *Config) processes() []string {
 	return all
 }
 
-// sound reports whether a case is one in which Pabal can keep its promises: plagues are mended through the relay's client, come
-// beside orders of order-2, and have keys of their own.
+// sound reports whether a case is one in which Pabal can keep its promises: whatever is tried beside weather needs the relay,
+// whose client is the operator's; plagues come beside orders of order-2, and have keys of their own.
 func (c *Config) sound() bool {
-	switch {
-	case c.Plagues:
-		return c.Keys >= 5 && slices.Contains(c.Spare, "order-2") && slices.Contains(c.Spare, "relay")
-	case c.Later > 0:
-		return slices.Contains(c.Spare, "relay")
+	tries := c.Later > 0
+	for _, s := range settings(c) {
+		tries = tries || s.value.Kind() == reflect.Bool && !strings.Contains(s.name, ".") && s.value.Bool()
 	}
-	return true
+	return (!tries || slices.Contains(c.Spare, "relay")) && (!c.Plagues || c.Keys >= 5 && slices.Contains(c.Spare, "order-2"))
 }
