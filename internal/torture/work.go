@@ -72,7 +72,7 @@ func works(root string) ([]*work, error) {
 		},
 		{
 			name: "goroutines, race detector", unit: "runs", seeded: true, read: readTests,
-			share: 0.1, least: 45 * time.Second, guess: 1, most: 2_000,
+			share: 0.1, least: 45 * time.Second, guess: 0.25, most: 2_000,
 			amount: func(seeds, _ int) int { return seeds / 50 },
 			commands: func(first uint64, n int) []command {
 				return one(first, n, "go", "test", "-race", scenario, "-run=TestPromisesHoldOnGoroutines", "-v", "-timeout=24h",
