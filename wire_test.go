@@ -272,3 +272,19 @@ func TestAttributeCalledTimesOfOthersMakesNoMessageBare(t *testing.T) {
 		t.Errorf("read as %+v (%v)", got, err)
 	}
 }
+
+// TestReferencesThatAreNoneAreUnreadable: an event of an order that it names by halves could never be placed.
+func TestReferencesThatAreNoneAreUnreadable(t *testing.T) {
+	for what, change := range map[string]func(*envelope){
+		"a position without a key":              func(e *envelope) { e.Key = "" },
+		"a predecessor without a position":      func(e *envelope) { e.Prev.Position = 0 },
+		"a predecessor without its time":        func(e *envelope) { e.Prev.RecordedAt = time.Time{} },
+		"a predecessor of what has no position": func(e *envelope) { e.Position = 0 },
+	} {
+		e := wireEvent([]byte(`{}`), contentJSON)
+		change(&e)
+		if read, err := decode(e.append(nil)); !errors.Is(err, errUnreadable) {
+			t.Errorf("%s was read as %+v, %v", what, read, err)
+		}
+	}
+}
