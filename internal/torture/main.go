@@ -56,7 +56,7 @@ func run(ctx context.Context, lasting time.Duration, args []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(scratch) }()
-	if err := os.Chmod(scratch, 0o755); err != nil { // servers have users of their own
+	if err := os.Chmod(scratch, 0o777|os.ModeSticky); err != nil { // servers have users of their own, who write here, too
 		return err
 	}
 	t := &torture{works: all, logs: dir, scratch: scratch, first: uint64(begin.Unix()) % 1_000_000 * 1000}
