@@ -15,10 +15,11 @@ import (
 // torture is one evening of it.
 type torture struct {
 	works   []*work
-	logs    string // directory for the output of what fails
-	scratch string // directory for temporary files
-	first   uint64 // next seed
-	ran     int    // commands
+	logs    string    // directory for the output of what fails
+	scratch string    // directory for temporary files
+	first   uint64    // next seed
+	ran     int       // commands
+	end     time.Time // when nothing more is begun; zero: never
 }
 
 const (
@@ -28,6 +29,7 @@ const (
 
 // during runs all kinds in turns, until the time is over.
 func (t *torture) during(ctx context.Context, end time.Time) {
+	t.end = end
 	for begun := true; begun && ctx.Err() == nil; {
 		begun = false
 		cycle := min(time.Until(end), cycleMost)
@@ -78,6 +80,9 @@ func (t *torture) turn(ctx context.Context, w *work, end time.Time, amount int) 
 		t.first += uint64(n)
 		amount -= n
 		for _, c := range w.commands(first, n) {
+			if !t.end.IsZero() && time.Now().After(t.end) {
+				return
+			}
 			done, ok := t.command(ctx, w, c)
 			if !ok && done > 0 && done < n { // the seeds above the one that failed
 				amount += n - done
