@@ -123,9 +123,12 @@ func ticks(name string, share float64, least time.Duration, script string) *work
 
 func TestReportSaysWhatRanAndWhatDidNot(t *testing.T) {
 	x := &torture{scratch: t.TempDir(), logs: t.TempDir(), works: []*work{
-		ticks("good", 0.5, 0, "sleep 0.1"), ticks("bad", 0.1, 0, "echo '--- FAIL: TestA'; exit 1"), ticks("long", 0.4, time.Hour, "sleep 1"),
+		ticks("good", 0.5, 0, "true"), ticks("bad", 0.1, 0, "echo '--- FAIL: TestA'; exit 1"), ticks("long", 0.4, time.Hour, "true"),
 	}}
-	x.during(t.Context(), time.Now().Add(500*time.Millisecond))
+	later := time.Now().Add(time.Hour)
+	x.turn(t.Context(), x.works[0], later, 5)
+	x.turn(t.Context(), x.works[1], later, 100)
+	x.during(t.Context(), time.Now()) // nothing more
 	text := x.report(false, time.Now(), "1 1 1")
 	for _, want := range []string{
 		"good ", "bad   0 ticks", "bad: not run again after 3 failures", "FAILED  bad: TestA (", "again: sh -c echo", "long: not run", "1h0m0s",
@@ -135,8 +138,21 @@ func TestReportSaysWhatRanAndWhatDidNot(t *testing.T) {
 			t.Errorf("the report does not say %q:\n%s", want, text)
 		}
 	}
-	if x.works[0].done == 0 || strings.Count(text, "\n") > 60 {
+	if x.works[0].done != 5 || strings.Count(text, "\n") > 60 {
 		t.Errorf("not one page, or nothing done:\n%s", text)
+	}
+}
+
+func TestKindsRunInTurnsUntilTheEnd(t *testing.T) {
+	x := &torture{scratch: t.TempDir(), logs: t.TempDir(), works: []*work{
+		ticks("one", 0.5, 0, "true"), ticks("bad", 0.1, 0, "exit 1"), ticks("other", 0.4, 0, "true"), ticks("long", 0, time.Hour, "true"),
+	}}
+	x.during(t.Context(), time.Now().Add(500*time.Millisecond))
+	if one, bad := x.works[0], x.works[1]; one.done == 0 || len(bad.failures) > failuresMost { // others get what time is left
+		t.Errorf("%d done, %d failures", one.done, len(bad.failures))
+	}
+	if long := x.works[3]; long.done > 0 || long.omitted == "" {
+		t.Errorf("an hour's work is begun half a second before the end: %+v", long)
 	}
 }
 
