@@ -60,13 +60,13 @@ func run(ctx context.Context, lasting time.Duration, args []string) error {
 		return err
 	}
 	t := &torture{works: all, logs: dir, scratch: scratch, first: uint64(begin.Unix()) % 1_000_000 * 1000}
-	before := load()
+	before, tree := load(), revision()
 	if lasting > 0 {
 		t.during(ctx, begin.Add(lasting))
 	} else {
 		t.once(ctx, counts)
 	}
-	text := t.report(ctx.Err() != nil, begin, before)
+	text := t.report(ctx.Err() != nil, begin, before, tree)
 	fmt.Print("\n", text)
 	file := filepath.Join(dir, "report.txt")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // report is the page at the end.
-func (t *torture) report(interrupted bool, begin time.Time, loadBefore string) string {
+func (t *torture) report(interrupted bool, begin time.Time, loadBefore, tree string) string {
 	var b bytes.Buffer
 	end := time.Now()
 	fmt.Fprintf(&b, "Torture of Pabal, %s to %s (%v)", begin.Format(time.DateTime), end.Format(time.DateTime),
@@ -55,7 +55,10 @@ func (t *torture) report(interrupted bool, begin time.Time, loadBefore string) s
 			fmt.Fprintf(&b, "\nFAILED  %s: %s\n  again: %s\n", w.name, f.what, f.again)
 		}
 	}
-	fmt.Fprintf(&b, "\nPabal     %s\nversions  %s\nmachine   %s\nload      %s before, %s after\n", revision(),
+	if now := revision(); now != tree {
+		tree += ", which was changed meanwhile; now " + now
+	}
+	fmt.Fprintf(&b, "\nPabal     %s\nversions  %s\nmachine   %s\nload      %s before, %s after\n", tree,
 		strings.Join(versions(), "; "), machine(), loadBefore, load())
 	return b.String()
 }

@@ -129,10 +129,10 @@ func TestReportSaysWhatRanAndWhatDidNot(t *testing.T) {
 	x.turn(t.Context(), x.works[0], later, 5)
 	x.turn(t.Context(), x.works[1], later, 100)
 	x.during(t.Context(), time.Now()) // nothing more
-	text := x.report(false, time.Now(), "1 1 1")
+	text := x.report(true, time.Now(), "1 1 1", "abc of old")
 	for _, want := range []string{
 		"good ", "bad   0 ticks", "bad: not run again after 3 failures", "FAILED  bad: TestA (", "again: sh -c echo", "long: not run", "1h0m0s",
-		"go1.", "machine ", "load ",
+		"go1.", "machine ", "load ", "INTERRUPTED", "abc of old, which was changed meanwhile; now ",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report does not say %q:\n%s", want, text)
