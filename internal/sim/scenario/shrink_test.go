@@ -182,8 +182,9 @@ func TestOnlyTheFaultsThatAreNamedHappen(t *testing.T) {
 }
 
 // TestSmallerCasesKeepThePromises: or shrinking would end at cases that break them without any fault of Pabal's.
+// These few were picked from thousands: without what Config.sound asks for, and without waiting for plagues, one of them breaks some.
 func TestSmallerCasesKeepThePromises(t *testing.T) {
-	for n := uint64(1360); n < 1420; n++ {
+	for n := uint64(1400); n < 1430; n++ {
 		c := Default(n + 1)
 		chance := rand.New(rand.NewPCG(n, 1))
 		for _, x := range settings(&c) {
