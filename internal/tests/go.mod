@@ -16,8 +16,8 @@ require (
 	github.com/pabal-go/pabal/pabalpgx v0.0.0
 	github.com/pabal-go/pabal/pabalsns v0.0.0
 	github.com/pabal-go/pabal/pabalsql v0.0.0
-	modernc.org/sqlite v1.61.1
 	golang.org/x/tools v0.52.0
+	modernc.org/sqlite v1.61.1
 )
 
 require (
