@@ -58,17 +58,33 @@ func TestKilledShopLosesNothingAndDoublesNothing(t *testing.T) {
 	p.books(total, p.stop)
 }
 
-// buildBinary builds cmd/pabal, without the race detector: a killed process reports no races, and kills want speed.
+// buildBinary answers cmd/pabal, built once for all tests, without the race detector: a killed process reports no races, and
+// kills want speed.
 func buildBinary(t *testing.T) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "pabal")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
-	build.Dir = filepath.Join("..", "..", "cmd", "pabal")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	binary, err := built()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return binary
 }
+
+// built leaves a directory, which TestMain removes.
+var built = sync.OnceValues(func() (string, error) {
+	var err error
+	if binaryDir, err = os.MkdirTemp("", "pabal-tests-"); err != nil {
+		return "", err
+	}
+	binary := filepath.Join(binaryDir, "pabal")
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Dir = filepath.Join("..", "..", "cmd", "pabal")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+var binaryDir string // "": no test needed one
 
 func freeAddress(t *testing.T) string {
 	t.Helper()

@@ -16,7 +16,13 @@ import (
 	"github.com/pabal-go/pabal/pabalpgx"
 )
 
-func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+func TestMain(m *testing.M) {
+	code := servers.Main(m)
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
+	}
+	os.Exit(code)
+}
 
 // openPostgres opens a database that goes by a name, and makes it at first.
 func openPostgres(t testing.TB, name string) (*sql.DB, driver.Store[*sql.Tx]) {
