@@ -63,7 +63,7 @@ func works(root string) ([]*work, error) {
 	return []*work{
 		{
 			name: "simulation", unit: "seeds", seeded: true, read: readSimulation,
-			share: 0.35, least: 20 * time.Second, guess: 5, most: 20_000,
+			share: 0.27, least: 20 * time.Second, guess: 5, most: 20_000,
 			amount: func(seeds, _ int) int { return seeds },
 			commands: func(first uint64, n int) []command {
 				return one(first, n, "go", "test", scenario, "-run=TestPromisesHoldUnderFaults", "-v", "-timeout=24h",
@@ -108,6 +108,15 @@ func works(root string) ([]*work, error) {
 			commands: func(first uint64, n int) []command {
 				return one(first, n, "go", "test", "./internal/tests", "-run=^TestKilled", "-v", "-timeout=24h",
 					"-kill.seed="+strconv.FormatUint(first, 10), "-kill.rounds="+strconv.Itoa(n))
+			},
+		},
+		{
+			name: "misbehaving brokers and stores", unit: "seconds of traffic", seeded: true, read: readTests,
+			share: 0.08, least: 2 * time.Minute, guess: 1. / 15, most: 60,
+			amount: func(_, rounds int) int { return 8 * rounds },
+			commands: func(first uint64, n int) []command {
+				return one(first, n, "go", "test", "./internal/tests", "-run=TestShopAmongMisbehaviour", "-v", "-timeout=1h",
+					"-misbehave.seed="+strconv.FormatUint(first, 10), "-misbehave.for="+strconv.Itoa(n)+"s")
 			},
 		},
 		{
