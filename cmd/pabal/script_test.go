@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -55,10 +56,33 @@ func runScripts(t *testing.T, dir string, variables map[string]string) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "sql": execSQL, "record": recordEvent, "freeport": freePort, "answers": answers, "shows": shows,
-			"becomes": becomes, "send": send, "json": isJSON, "gets": gets,
-		},
+		Cmds: commandsWith(nil),
+	})
+}
+
+// commandsWith are what scripts can do besides running programs.
+func commandsWith(more map[string]func(*testscript.TestScript, bool, []string)) map[string]func(*testscript.TestScript, bool, []string) {
+	all := map[string]func(*testscript.TestScript, bool, []string){
+		"exits": exits, "sql": execSQL, "record": recordEvent, "freeport": freePort, "answers": answers, "shows": shows,
+		"becomes": becomes, "send": send, "json": isJSON, "gets": gets, "runs": runDocs, "setid": setID,
+	}
+	maps.Copy(all, more)
+	return all
+}
+
+// setid NAME FILE STATEMENT: sets a variable to the id that a statement finds in a SQLite database. It waits for the first.
+func setID(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: setid NAME FILE STATEMENT")
+	}
+	db, err := sql.Open("sqlite", ts.MkAbs(args[1])+busy)
+	ts.Check(err)
+	defer db.Close() //nolint:errcheck // of a script
+	poll(ts, args[2]+" finds an id", func() error {
+		var id uuid.UUID
+		err := db.QueryRow(args[2]).Scan(&id)
+		ts.Setenv(args[0], id.String())
+		return err
 	})
 }
 
@@ -82,12 +106,15 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// busy has a script wait for the shop, which writes to the same file.
+const busy = "?_pragma=busy_timeout(10000)"
+
 // sql FILE STATEMENT: runs a statement in a SQLite database, as anybody may, and prints the first column of its rows.
 func execSQL(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: sql FILE STATEMENT")
 	}
-	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0])+busy)
 	ts.Check(err)
 	defer db.Close() //nolint:errcheck // of a script
 	rows, err := db.Query(args[1])
@@ -211,9 +238,13 @@ func shows(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func poll(ts *testscript.TestScript, what string, ok func() error) {
+	pollFor(ts, 30*time.Second, what, ok)
+}
+
+func pollFor(ts *testscript.TestScript, d time.Duration, what string, ok func() error) {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(d)
 	for {
 		err := ok()
 		if err == nil {
@@ -222,7 +253,7 @@ func poll(ts *testscript.TestScript, what string, ok func() error) {
 		select {
 		case <-ticker.C:
 		case <-deadline:
-			ts.Fatalf("not within 30 s: %s: %v", what, err)
+			ts.Fatalf("not within %v: %s: %v", d, what, err)
 		}
 	}
 }
