@@ -44,6 +44,9 @@ func TestDocs(t *testing.T) {
 					return nil
 				},
 				Cmds: commandsWith(map[string]func(*testscript.TestScript, bool, []string){
+					"measures": func(ts *testscript.TestScript, _ bool, args []string) {
+						execSQL(ts, false, []string{args[0], statementFor(ts, "SQLite")})
+					},
 					"nats": func(ts *testscript.TestScript, _ bool, args []string) { changeNATS(ts, broker, args) },
 				}),
 			})
@@ -51,6 +54,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+// measures FILE: runs the statement of docs/capacity.md in a SQLite database.
 // nats kill|start|wipe|forget QUEUE: ends the script's server, starts it again, empties its storage, removes a queue from it.
 func changeNATS(ts *testscript.TestScript, broker *servers.NATSServer, args []string) {
 	switch strings.Join(args[:min(len(args), 1)], "") {
@@ -180,6 +184,17 @@ func ends(ts *testscript.TestScript, text string, want int) error {
 func untilItSpeaks(text string) string {
 	return `{ ` + text + ` >spoken & }; p=$!; n=0; until [ -s spoken ] || [ $n = 200 ]; do sleep 0.1; n=$((n+1)); done; ` +
 		`kill -INT $p; wait $p; r=$?; cat spoken; [ -s spoken ] || exit 99; rm spoken; exit $r`
+}
+
+// statementFor is the one of docs/capacity.md for a kind of database.
+func statementFor(ts *testscript.TestScript, kind string) string {
+	text, err := os.ReadFile(filepath.Join(docsDir, "capacity.md"))
+	ts.Check(err)
+	m := regexp.MustCompile(`(?m)^(select .*;)  -- ` + kind + `$`).FindSubmatch(text)
+	if m == nil {
+		ts.Fatalf("docs/capacity.md has no statement for %s", kind)
+	}
+	return string(m[1])
 }
 
 // TestEveryCommandOfTheDocsIsRun: each block of commands on a page is run by one script, and holds nothing that a script cannot run.

@@ -24,6 +24,9 @@ func TestPostgresScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "shows": shows, "becomes": becomes, "psql": func(ts *testscript.TestScript, _ bool, args []string) {
+				if args[0] == "capacity" {
+					args[0] = statementFor(ts, "PostgreSQL")
+				}
 				c, err := pgx.Connect(context.Background(), server.URL)
 				ts.Check(err)
 				defer c.Close(context.Background()) //nolint:errcheck // of a script
