@@ -1,6 +1,7 @@
 package pabal
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,6 +16,7 @@ import (
 // chunk is a piece of a transaction.
 type chunk[X any] struct {
 	handler  *handler[X] // nil: nothing to call
+	quiet    []*arrival  // before it: skipped, or without a handler
 	arrivals []*arrival
 	save     driver.Save
 }
@@ -187,6 +189,8 @@ func (p *planner[X]) step(a *arrival, k *keyState) {
 	if h != nil {
 		ch.handler = h
 		ch.arrivals = append(ch.arrivals, a)
+	} else {
+		ch.quiet = append(ch.quiet, a)
 	}
 	if a.started > 0 || a.delivery == nil { // it was held: Load did not insert it as done
 		ch.save.Rows = putRow(ch.save.Rows, done(a.row))
@@ -306,8 +310,7 @@ func done(row driver.Row) driver.Row {
 	return row
 }
 
-// finished returns the chunks, the first of which also saves what holds whatever the handlers do. Each chunk but the last
-// makes the next one's first row due, in case its handler commits.
+// finished returns the chunks, the first of which also saves what holds whatever the handlers do.
 func (p *planner[X]) finished() []chunk[X] {
 	if len(p.chunks) == 0 || p.chunks[0].handler == nil && len(p.first.Rows)+len(p.first.Cursors) > 0 {
 		p.chunks = append([]chunk[X]{{}}, p.chunks...)
@@ -319,16 +322,38 @@ func (p *planner[X]) finished() []chunk[X] {
 	for _, cursor := range p.first.Cursors {
 		first.Cursors = addCursor(first.Cursors, cursor)
 	}
+	var calls *chunk[X] // the first that calls a handler
 	for i := range p.chunks {
-		p.chunks[i].save.Consumer = p.c.name
-		if i+1 < len(p.chunks) && p.chunks[i].handler != nil && len(p.chunks[i+1].arrivals) > 0 {
-			next := p.chunks[i+1].arrivals[0].row
-			next.State, next.NextAt = driver.Held, p.loaded.Now
-			p.chunks[i].save.Rows = addRow(p.chunks[i].save.Rows, next)
-			p.chunks[i+1].save.Rows = addRow(p.chunks[i+1].save.Rows, done(next)) // what Load inserted as done is held by now
+		ch := &p.chunks[i]
+		ch.save.Consumer = p.c.name
+		if calls != nil {
+			p.cutOff(ch, &p.chunks[i-1], calls)
+		} else if ch.handler != nil {
+			calls = ch
 		}
 	}
 	return p.chunks
+}
+
+// cutOff sees to it that what is in a chunk is handled later, should a handler before commit the transaction by itself: its
+// first row is made due by the chunk before; its messages, which Load has inserted as done, are held from the first call on.
+func (p *planner[X]) cutOff(ch, before, calls *chunk[X]) {
+	first := true
+	for _, list := range [][]*arrival{ch.quiet, ch.arrivals} {
+		for _, a := range list {
+			into := before
+			if a.delivery != nil {
+				into = calls
+			}
+			if first || a.delivery != nil {
+				next := a.row
+				next.State, next.Reason, next.NextAt = driver.Held, cmp.Or(next.Reason, reasonWaiting), p.loaded.Now
+				into.save.Rows = addRow(into.save.Rows, next)
+				ch.save.Rows = addRow(ch.save.Rows, done(next))
+			}
+			first = false
+		}
+	}
 }
 
 // putRow replaces the row of the same id and key, or adds it.

@@ -176,6 +176,50 @@ func TestHandlerThatCommitsItsTransactionHasOneEffect(t *testing.T) {
 	}
 }
 
+func TestHandlerThatCommitsStrandsNothingThatNobodyHandles(t *testing.T) {
+	p := newProtocol(t)
+	settlement := p.bareSettlement(pabal.ConsumerOptions{}, commits)
+	refunded := pabal.Define("order-refunded", pabal.Key(func(p Paid) string { return p.OrderNo })).On(OrderPaid.Topic())
+	b := p.intercept(pay("A1", 1), refunded.New(Paid{"A1", 2}))
+	p.deliver(b[1], b[0]) // the second, for which there is no handler, waits behind the first
+	p.Settle(time.Minute)
+	if n := p.effects(settlement); n != 1 {
+		t.Errorf("%d effects of one event that has a handler", n)
+	}
+	if rows := p.received(settlement); len(rows) != 0 {
+		t.Errorf("kept %q", kept(rows))
+	}
+}
+
+func TestBatchHandlerThatCommitsLosesNothingBehindASkip(t *testing.T) {
+	p := newProtocol(t)
+	client := p.ClientWith("settlement", &p.options)
+	pabal.HandleBatch(client.Consumer("settlement", nil), OrderPaid,
+		func(ctx context.Context, tx pabaltest.Tx, es []pabal.Received[Paid]) error {
+			for _, e := range es {
+				if err := tx.Put(ctx, "effect", e.ID.String(), 1); err != nil {
+					return err
+				}
+			}
+			return tx.Commit(ctx)
+		})
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("A1", 4))
+	b[1] = edited(t, b[1], map[string]any{"skipped": true, "data": nil})
+	p.deliver(b...) // one batch, in which the second is skipped
+	p.Settle(time.Minute)
+	if n := p.effects(client); n != 3 {
+		t.Errorf("%d effects of the three that are not skipped", n)
+	}
+	if rows := p.received(client); len(rows) != 0 {
+		t.Errorf("kept %q", kept(rows))
+	}
+}
+
+// commits is a handler that commits its transaction by itself.
+func commits(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
+	return errors.Join(tx.Put(ctx, "effect", e.ID.String(), 1), tx.Commit(ctx))
+}
+
 // rollsBack is a handler that rolls back its transaction for events of one amount, and says that all is well.
 func (p *protocol) rollsBack(amount int, tries *int) handle {
 	return func(ctx context.Context, tx pabaltest.Tx, e pabal.Received[Paid]) error {
