@@ -163,6 +163,27 @@ func TestAnAcceptanceOpensTheTopic(t *testing.T) {
 	}
 }
 
+// Others may have brought what was left behind: then no event falls due here that could go alone and be accepted.
+func TestNextEventOpensTheTopicWhenNothingIsLeft(t *testing.T) {
+	p := newProtocol(t)
+	p.answer = func(pabaltest.Message) pabaltest.Answer { return pabaltest.Again }
+	for n := range 5 {
+		p.record(view(n))
+		p.Pass(time.Millisecond)
+	}
+	p.answer = func(pabaltest.Message) pabaltest.Answer { return pabaltest.Never }
+	p.Pass(2 * time.Minute) // all are parked
+	p.answer = nil
+	before := len(p.sent)
+	p.record(view(5))
+	p.Pass(time.Second)
+	p.record(view(6))
+	p.Pass(time.Second)
+	if n := len(p.sent) - before; n != 2 {
+		t.Errorf("%d of two events are published within a second", n)
+	}
+}
+
 func TestWhatFindsNoRoomIsLeftToTheRepublisher(t *testing.T) {
 	p := newProtocolWith(t, pabal.Options{Queue: 20})
 	p.answer = func(pabaltest.Message) pabaltest.Answer { return pabaltest.Accept }

@@ -45,11 +45,20 @@ type entry struct {
 type topic struct {
 	ready    bool       // the broker has it, with the record queue subscribed
 	misses   int        // publish calls in a row without an acceptance
-	wentLone world.Mono // when an event last went alone
+	wentLone world.Mono // when an event last went alone, or in vain
 	warned   world.Mono // when its trouble was last logged
 }
 
 func (t *topic) accepts() bool { return t.misses < missesMax }
+
+// goesAlone reports whether it is time for an event to go alone, and notes that it does.
+func (t *topic) goesAlone(now world.Mono) bool {
+	if now.Sub(t.wentLone) < aloneEvery {
+		return false
+	}
+	t.wentLone = now
+	return true
+}
 
 // topic returns what is known of a topic. The caller holds mu.
 func (h *house) topic(name string) *topic {
@@ -334,7 +343,7 @@ func (p *publisher) sendable(batch []entry, name string) []entry {
 		case e[0].leaseEnd.Sub(now) < p.o.PublishTimeout:
 			// The republisher takes it when its lease ends; what was claimed was not tried, which is a verdict.
 			p.release(e, 0)
-		case !accepts && !e[0].alone:
+		case !accepts && !e[0].alone && !p.topic(name).goesAlone(now):
 			p.release(e, backoff(e[0].claims, p.o.RepublishAfter, p.w.Rand()))
 		default:
 			sendable = append(sendable, e[0])

@@ -60,6 +60,7 @@ func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
 		t.misses, t.ready = max(t.misses, missesMax), false
 	case count[driver.Again] > 0:
 		t.misses++
+		t.wentLone = now
 	}
 	warn := trouble != nil && now.Sub(t.warned) >= time.Minute
 	if warn {
