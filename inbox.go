@@ -192,6 +192,11 @@ func (p *planner[X]) resume(a *arrival, known *driver.Row) bool {
 	row := &a.row
 	k := p.state(row.CursorKey)
 	switch {
+	case row.Started > startedMax:
+		p.park(row, reasonCrashed)
+		if k != nil && p.c.o.PassParked {
+			p.pass(k, row)
+		}
 	case a.event == nil && row.Reason != reasonSkip:
 		p.park(row, reasonUnread)
 	case k == nil, row.Reason == reasonRetry, row.Reason == reasonSkip:
@@ -224,6 +229,13 @@ func (p *planner[X]) begin(k *keyState, row *driver.Row) {
 	due.Reason, due.Started = reasonWaiting, 0
 	p.dueNow(due)
 	p.note("joined", row.Topic)
+}
+
+// pass moves the cursor to a row that is parked: its key goes on.
+func (p *planner[X]) pass(k *keyState, row *driver.Row) {
+	k.advance(row)
+	k.drop(row.ID)
+	p.first.Cursors = putCursor(p.first.Cursors, k.cursor)
 }
 
 // keep writes down, in a transaction of its own, that a handler failed: the event waits for its next try, or is parked.
@@ -295,9 +307,7 @@ func (c *Consumer[X]) keepIn(ctx context.Context, tx X, a *arrival, cause error)
 	if row.Failures >= c.o.Tries {
 		row.State, row.Reason, row.NextAt = driver.Parked, reasonFailed, time.Time{}
 		if k != nil && c.o.PassParked {
-			k.advance(&row)
-			k.drop(row.ID)
-			p.first.Cursors = putCursor(p.first.Cursors, k.cursor)
+			p.pass(k, &row)
 			p.follow(0)
 		}
 	}
@@ -319,8 +329,8 @@ func retryAfter(failures int, random uint64) time.Duration {
 }
 
 // dueRows decides which rows the inbox sweep takes: an event that was started often without an outcome alone, once nothing
-// else is handled from the inbox (busy), lest others that die with it count as its like; and not at all once it was
-// started too often.
+// else is handled from the inbox (busy), lest others that die with it count as its like. One that was started too often is taken
+// to be parked.
 func dueRows(now time.Time, rows []driver.Row, lease time.Duration, busy bool) []driver.Row {
 	var taken []driver.Row
 	for i, row := range rows {
@@ -328,7 +338,10 @@ func dueRows(now time.Time, rows []driver.Row, lease time.Duration, busy bool) [
 		case row.State != driver.Held:
 			continue
 		case row.Started >= startedMax:
-			row.State, row.Reason, row.NextAt, row.Started = driver.Parked, reasonCrashed, time.Time{}, 0
+			row.Started++
+			row.NextAt = now.Add(lease)
+			taken = append(taken, row)
+			continue
 		case row.Started >= startedAlone && busy && i == 0:
 			return nil // it is its turn: nothing else begins before it
 		case row.Started >= startedAlone && (busy || len(taken) > 0):
@@ -377,12 +390,6 @@ func (c *Consumer[X]) dueNow(ctx context.Context, limit int, busy bool) ([]drive
 
 func (c *Consumer[X]) sweepOut(rows []driver.Row) {
 	for i := range rows {
-		if row := &rows[i]; row.State == driver.Parked {
-			c.house.log.Error("event parked: its process ended each time it was handled", "consumer", c.name,
-				"event_id", row.ID, "topic", row.Topic, "key", row.Key)
-			c.house.o.Observer.Count(Count{Step: "consume", Result: "parked", Topic: row.Topic, Consumer: c.name, N: 1})
-			continue
-		}
 		c.house.mu.Lock()
 		c.enqueue(arriveAgain(rows[i]))
 		c.house.mu.Unlock()

@@ -84,13 +84,13 @@ func TestDueRowsIsolateWhatCrashes(t *testing.T) {
 		name  string
 		rows  []driver.Row
 		busy  bool
-		taken []int // their new starts; 0: parked
+		taken []int // their new starts
 	}{
 		{"all that never crashed go together", []driver.Row{held(0), held(0), held(1)}, true, []int{1, 1, 2}},
 		{"one that crashed four times goes alone", []driver.Row{held(4), held(0)}, false, []int{5}},
 		{"and only when it is its turn", []driver.Row{held(0), held(4), held(0)}, false, []int{1, 1}},
 		{"then nothing begins before it", []driver.Row{held(4), held(0)}, true, nil},
-		{"at ten it is parked unrun", []driver.Row{held(10), held(0)}, true, []int{0, 1}},
+		{"at ten it is taken to be parked", []driver.Row{held(10), held(0)}, true, []int{11, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			taken := dueRows(now, c.rows, time.Minute, c.busy)
@@ -98,7 +98,7 @@ func TestDueRowsIsolateWhatCrashes(t *testing.T) {
 				t.Fatalf("took %d rows, want %d", len(taken), len(c.taken))
 			}
 			for i, row := range taken {
-				if row.Started != c.taken[i] || (row.State == driver.Parked) != (c.taken[i] == 0) {
+				if row.Started != c.taken[i] || row.State != driver.Held {
 					t.Errorf("row %d: started %d, %v", i, row.Started, row.State)
 				}
 			}

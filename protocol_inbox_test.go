@@ -301,7 +301,7 @@ func TestConflictRepeatsAtOnceWithoutAFailure(t *testing.T) {
 
 // deadly is a settlement service that is started again whenever its handler has killed it; it returns how often.
 func (p *protocol) deadly(
-	d time.Duration, kills func(pabal.Received[Paid]) bool, record func(),
+	d time.Duration, o pabal.ConsumerOptions, kills func(pabal.Received[Paid]) bool, record func(),
 ) (deaths int, client *pabaltest.Client) {
 	begin := func() {
 		deadly := func(_ context.Context, _ pabaltest.Tx, e pabal.Received[Paid]) error {
@@ -311,7 +311,8 @@ func (p *protocol) deadly(
 			}
 			return nil
 		}
-		client = p.settlement(pabal.ConsumerOptions{Timeout: 5 * time.Second}, deadly)
+		o.Timeout = 5 * time.Second
+		client = p.settlement(o, deadly)
 	}
 	begin()
 	record()
@@ -331,7 +332,7 @@ func TestEventThatKillsItsProcessIsParkedUnrunAtTen(t *testing.T) {
 	for n := range 20 {
 		events = append(events, pay(fmt.Sprint("B", n), 1))
 	}
-	deaths, settlement := p.deadly(10*time.Minute,
+	deaths, settlement := p.deadly(10*time.Minute, pabal.ConsumerOptions{},
 		func(e pabal.Received[Paid]) bool { return e.Key == "A1" && e.Data.Amount == 0 },
 		func() {
 			p.record(events...)
@@ -352,9 +353,20 @@ func TestEventThatKillsItsProcessIsParkedUnrunAtTen(t *testing.T) {
 	}
 }
 
+func TestPassParkedLetsTheKeyGoOnBehindWhatKillsItsProcess(t *testing.T) {
+	p := newProtocol(t)
+	_, settlement := p.deadly(10*time.Minute, pabal.ConsumerOptions{PassParked: true},
+		func(e pabal.Received[Paid]) bool { return e.Data.Amount == 1 },
+		func() { p.record(pay("A1", 0), pay("A1", 1), pay("A1", 2), pay("A1", 3)) })
+	p.expectHandled("A1:0", "A1:2", "A1:3")
+	if rows := p.received(settlement); len(rows) != 1 || rows[0].State != driver.Parked || rows[0].Reason != "crashed" {
+		t.Errorf("kept %q", kept(rows))
+	}
+}
+
 func TestWhatWasStartedFourTimesRunsWithoutItsSuccessors(t *testing.T) {
 	p := newProtocol(t)
-	deaths, settlement := p.deadly(20*time.Minute,
+	deaths, settlement := p.deadly(20*time.Minute, pabal.ConsumerOptions{},
 		func(e pabal.Received[Paid]) bool { return e.Data.Amount == 2 },
 		func() {
 			p.AnswerNext(pabaltest.Again) // so that the second comes first
