@@ -283,16 +283,12 @@ func (p *planner[X]) follow(most int) {
 	}
 }
 
-// next is the lowest row that waits for the cursor; a parked one above the cursor stops its key, and one that an
-// operator wants handled is the inbox sweep's.
+// next is the lowest row that waits for the cursor, behind a parked one by rules 6 and 7; one that an operator wants handled is
+// the inbox sweep's.
 func (k *keyState) next() *driver.Row {
 	for i := range k.waiting {
-		row := &k.waiting[i]
-		if row.State == driver.Held && row.Reason != reasonRetry && row.Reason != reasonSkip {
+		if row := &k.waiting[i]; row.State == driver.Held && row.Reason != reasonRetry && row.Reason != reasonSkip {
 			return row
-		}
-		if row.Position > k.cursor.Last.Position {
-			return nil
 		}
 	}
 	return nil
