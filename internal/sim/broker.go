@@ -118,6 +118,16 @@ func (b *BrokerServer) Unsubscribe(queueName, topic string) {
 	b.topics[topic] = slices.DeleteFunc(b.topics[topic], func(other *queue) bool { return other == q })
 }
 
+// Remove removes a topic with its subscriptions, behind everybody's back.
+func (b *BrokerServer) Remove(topic string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, q := range b.topics[topic] {
+		delete(q.fed, topic)
+	}
+	delete(b.topics, topic)
+}
+
 // Connect is one process's connection.
 func (b *BrokerServer) Connect(w world.World, l Link) driver.Broker {
 	return &brokerConn{b: b, w: w, link: l}

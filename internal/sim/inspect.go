@@ -55,6 +55,9 @@ func (d *Database) OnPending(fn func(was, is *driver.Pending)) { d.onPending = f
 // OnRow has fn called, likewise, for each change of an inbox row.
 func (d *Database) OnRow(fn func(consumer string, was, is *driver.Row)) { d.onRow = fn }
 
+// OnDisorder has fn called when a statement takes its locks in an order in which others may not.
+func (d *Database) OnDisorder(fn func(what string)) { d.onDisorder = fn }
+
 // TopicOf is a topic's row. Only for what OnPending calls.
 func (d *Database) TopicOf(name string) driver.Topic { return d.topic(name) }
 

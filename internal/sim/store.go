@@ -45,6 +45,8 @@ type Database struct {
 	onPending func(was, is *driver.Pending)
 	onRow     func(consumer string, was, is *driver.Row)
 
+	onDisorder func(what string)
+
 	events  []*eventRow // by (RecordedAt, ID)
 	pending map[string]*topicPending
 	topics  []string                 // with a topic row or pending rows, by name

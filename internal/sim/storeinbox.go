@@ -43,31 +43,31 @@ func (b simInbox) End(ctx context.Context, t *Tx, how driver.Ending) error {
 
 func (b simInbox) Conflict(err error) bool { return isConflict(err) }
 
+func compareIDs(a, b rowKey) int { return bytes.Compare(a.id[:], b.id[:]) }
+
+func compareCursors(a, b rowKey) int {
+	return cmp.Or(strings.Compare(a.source, b.source), strings.Compare(a.topic, b.topic), strings.Compare(a.key, b.key),
+		bytes.Compare(a.job[:], b.job[:]))
+}
+
 // Load implements driver.Inbox.
 func (b simInbox) Load(ctx context.Context, t *Tx, l driver.Load) (r driver.Loaded, err error) {
-	order := make([]int, len(l.Arrivals))
-	for i := range order {
-		order[i] = i
+	ids := make([]rowKey, len(l.Arrivals))
+	for i := range ids {
+		ids[i] = inboxKey(l.Consumer, &l.Arrivals[i])
 	}
-	slices.SortFunc(order, func(i, j int) int { return bytes.Compare(l.Arrivals[i].ID[:], l.Arrivals[j].ID[:]) })
+	slices.SortFunc(ids, compareIDs)
 	keys := make([]rowKey, len(l.Keys))
 	for i, k := range l.Keys {
 		keys[i] = cursorKey(l.Consumer, k)
 	}
-	sorted := slices.SortedFunc(slices.Values(keys), func(x, y rowKey) int {
-		return cmp.Or(strings.Compare(x.source, y.source), strings.Compare(x.topic, y.topic), strings.Compare(x.key, y.key),
-			bytes.Compare(x.job[:], y.job[:]))
-	})
+	sorted := slices.SortedFunc(slices.Values(keys), compareCursors)
 	err = t.statement(ctx, "load", func() (world.Signal, error) {
-		for _, i := range order {
-			if sig, err := t.lock(inboxKey(l.Consumer, &l.Arrivals[i])); err != nil {
-				return sig, err
-			}
+		if sig, err := t.lockAll(ids, compareIDs); err != nil {
+			return sig, err
 		}
-		for _, key := range sorted {
-			if sig, err := t.lock(key); err != nil {
-				return sig, err
-			}
+		if sig, err := t.lockAll(sorted, compareCursors); err != nil {
+			return sig, err
 		}
 		r = t.load(l, keys)
 		return nil, nil

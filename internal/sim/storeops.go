@@ -115,14 +115,10 @@ func (s *Store) Record(ctx context.Context, t *Tx, r driver.Recording) error {
 			keys = append(keys, counterKey(e.Topic, e.Key))
 		}
 	}
-	slices.SortFunc(keys, func(a, b rowKey) int {
-		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.key, b.key))
-	})
+	slices.SortFunc(keys, compareCounters)
 	return t.statement(ctx, "record", func() (world.Signal, error) {
-		for _, key := range keys {
-			if sig, err := t.lock(key); err != nil {
-				return sig, err
-			}
+		if sig, err := t.lockAll(keys, compareCounters); err != nil {
+			return sig, err
 		}
 		now := s.d.now()
 		for i := range r.Events {
@@ -140,6 +136,10 @@ func (s *Store) Record(ctx context.Context, t *Tx, r driver.Recording) error {
 		}
 		return nil, nil
 	})
+}
+
+func compareCounters(a, b rowKey) int {
+	return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.key, b.key))
 }
 
 func (t *Tx) position(e *driver.Event) {

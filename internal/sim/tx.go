@@ -57,6 +57,12 @@ func (t *Tx) over() (bool, driver.CommitSignal) {
 	return t.done, t.ended
 }
 
+// Over reports whether the transaction has ended.
+func (t *Tx) Over() bool {
+	over, _ := t.over()
+	return over
+}
+
 type removed struct{}
 
 func (t *Tx) get(key rowKey) any {
@@ -114,6 +120,20 @@ func (t *Tx) lock(key rowKey) (world.Signal, error) {
 	sig := d.w.NewSignal()
 	l.waiters = append(l.waiters, sig)
 	return sig, errBusy
+}
+
+// lockAll takes the locks of a statement. Two statements of one kind never wait for each other: they take theirs in the
+// order of compare.
+func (t *Tx) lockAll(keys []rowKey, compare func(a, b rowKey) int) (world.Signal, error) {
+	for i, key := range keys {
+		if i > 0 && compare(keys[i-1], key) > 0 && t.d.onDisorder != nil {
+			t.d.onDisorder(fmt.Sprintf("%s %s before %s %s", keys[i-1].topic, keys[i-1].key, key.topic, key.key))
+		}
+		if sig, err := t.lock(key); err != nil {
+			return sig, err
+		}
+	}
+	return nil, nil
 }
 
 func (t *Tx) release() {
