@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -20,7 +21,10 @@ func (r *run) checkMessage(m *driver.Message) {
 		return
 	}
 	r.watch.promptly(m.ID, m.Dedup)
-	if r.c.Later > 0 {
+	if r.c.Joining {
+		r.sent(m.ID)
+	}
+	if r.c.Later > 0 || r.c.Forging {
 		r.bodies = append(r.bodies, bytes.Clone(m.Body))
 	}
 	if bytes.Contains(m.Body, []byte(`"skipped":true`)) && bytes.Contains(m.Body, []byte(`"data"`)) {
@@ -43,7 +47,7 @@ func (r *run) settled() bool {
 
 // owed says what is still under way; empty: nothing.
 func (r *run) owed() string {
-	for _, name := range []string{"order", "settlement", "notification"} {
+	for _, name := range r.services() {
 		if owed := r.databases[name].Owed(); owed != "" {
 			return owed
 		}
@@ -74,7 +78,13 @@ func (r *run) checkEnd() error {
 	if err := r.checkJobs(); err != nil {
 		return err
 	}
-	return r.checkPositions()
+	if err := r.checkParked(); err != nil {
+		return err
+	}
+	if r.watch != nil {
+		r.watch.answered()
+	}
+	return errors.Join(r.failed(), r.checkPositions())
 }
 
 // checkEffects checks that every consumer has handled an event, or handled it again for a job.

@@ -2,8 +2,10 @@ package scenario
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/world"
 )
 
@@ -15,11 +17,24 @@ func (r *run) conduct(w world.World) {
 			r.want("order-2", 1) // what never comes back shows only beside what does
 			_ = w.Sleep(context.Background(), 20*time.Second)
 		}
+		r.checkPassed(w)
 		r.mend()
+		r.settle(w)
+		r.want("order-1", 6) // cursors stand where they stood
 	}
 	r.settle(w)
-	if r.c.Later > 0 {
+	r.checkHealth()
+	switch {
+	case r.c.Later > 0:
 		r.later(w)
+	case r.c.Refusing:
+		r.refusal(w)
+	case r.c.Joining:
+		r.join(w)
+	case r.c.Forging:
+		r.forge(w)
+	case r.c.Deaf:
+		r.commitLate(w)
 	}
 	r.over.Store(true)
 }
@@ -29,6 +44,33 @@ func (r *run) placed(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.orders[name]
+}
+
+// checkPassed: who goes on with a key although one of its events is parked holds nothing behind that.
+func (r *run) checkPassed(w world.World) {
+	if !r.passes("notification") {
+		return
+	}
+	behind := ""
+	for range 120 {
+		_ = w.Sleep(context.Background(), time.Second)
+		if behind = behindParked(r.databases["notification"].Kept("notification")); behind == "" {
+			return
+		}
+	}
+	_ = r.fail("inbox: notification passes over what is parked, and %s", behind)
+}
+
+// behindParked names an event that is held and the one of its key that is parked; empty: there is none.
+func behindParked(rows []driver.Row) string {
+	for _, parked := range rows {
+		for _, held := range rows {
+			if parked.State == driver.Parked && held.State == driver.Held && held.CursorKey == parked.CursorKey {
+				return fmt.Sprintf("holds %s behind %s (%s)", held.ID, parked.ID, parked.Reason)
+			}
+		}
+	}
+	return ""
 }
 
 // settle waits until nothing is owed.

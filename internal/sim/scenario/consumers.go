@@ -12,6 +12,8 @@ import (
 	"github.com/pabal-go/pabal/internal/world"
 )
 
+const handlerTimeout = 20 * time.Second
+
 // relay has no application in it.
 func (r *run) relay(p process, w world.World) {
 	client, _ := r.client(p, w, "order", "order")
@@ -28,28 +30,36 @@ func (r *run) relay(p process, w world.World) {
 func (r *run) consumer(name string) program {
 	return func(p process, w world.World) {
 		client, _ := r.client(p, w, name, name)
-		o := pabal.ConsumerOptions{Concurrency: 3, Tries: 100, Timeout: 20 * time.Second}
-		if r.c.Plagues {
+		o := pabal.ConsumerOptions{Concurrency: 3, Tries: 100, Timeout: handlerTimeout}
+		if r.c.Plagues || r.c.Later > inboxRetention {
 			o.Tries, o.PassParked = 9, r.passes(name)
 		}
 		consumer := client.Consumer(name, &o)
 		one := func(ctx context.Context, tx *sim.Tx, e pabal.Received[paid]) error {
 			return r.handle(ctx, p, w, tx, name, e)
 		}
-		pabal.Handle(consumer, orderPaid, one)
+		pabal.Handle(consumer, orderPaid, func(ctx context.Context, tx *sim.Tx, e pabal.Received[paid]) error {
+			if err := one(ctx, tx, e); err != nil {
+				return err
+			}
+			return r.endByHimself(ctx, w, tx)
+		})
 		pabal.HandleBatch(consumer, orderViewed, func(ctx context.Context, tx *sim.Tx, es []pabal.Received[paid]) error {
 			for _, e := range es {
 				if err := one(ctx, tx, e); err != nil {
 					return err
 				}
 			}
-			return nil
+			return r.endByHimself(ctx, w, tx)
 		})
 		r.mu.Lock()
 		r.operator[name] = client.Operator
 		r.mu.Unlock()
-		if err := p.run(client); err != nil && p.ctx.Err() == nil {
+		switch err := p.run(client); {
+		case err != nil && p.ctx.Err() == nil:
 			_ = r.fail("consumer ended: %w", err)
+		case err == nil && p.in != nil && p.in.hung:
+			_ = r.fail("shutdown: Run of %s does not tell of a handler that it has given up", p.name)
 		}
 	}
 }
@@ -69,10 +79,10 @@ func effectOf(id, job uuid.UUID) string {
 func (r *run) handle(
 	ctx context.Context, p process, w world.World, tx *sim.Tx, name string, e pabal.Received[paid],
 ) error {
-	if err := r.suffer(p, name, e); err != nil {
+	if err := r.suffer(ctx, p, w, name, e); err != nil {
 		return err
 	}
-	if err := r.misbehave(ctx, p, w); err != nil {
+	if err := r.misbehave(ctx, p, w, tx); err != nil {
 		return err
 	}
 	effect := effectOf(e.ID, e.Job)
@@ -84,7 +94,11 @@ func (r *run) handle(
 	if err := tx.Put(ctx, "effect", effect, 1); err != nil {
 		return err
 	}
-	if e.Key == "" || e.Data.Plague != "" && r.passes(name) {
+	if e.Data.Plague == undone && r.sick() {
+		tx.Rollback(ctx)
+		return nil
+	}
+	if e.Key == "" || r.passes(name) {
 		return nil
 	}
 	key := e.Key
@@ -101,8 +115,25 @@ func (r *run) handle(
 	return tx.Put(ctx, "seen", key, e.Position)
 }
 
+// endByHimself is what some handlers do with a transaction that is not theirs, once they have handled all.
+func (r *run) endByHimself(ctx context.Context, w world.World, tx *sim.Tx) error {
+	if r.calm.Load() {
+		return nil
+	}
+	switch w.Rand() % 200 {
+	case 0, 1:
+		return tx.Commit(ctx)
+	case 2:
+		_ = tx.Commit(ctx)
+		return errors.New("handler has committed and fails")
+	case 3, 4:
+		tx.Rollback(ctx)
+	}
+	return nil
+}
+
 // misbehave is what handlers do wrong.
-func (r *run) misbehave(ctx context.Context, p process, w world.World) error {
+func (r *run) misbehave(ctx context.Context, p process, w world.World, tx *sim.Tx) error {
 	if r.calm.Load() {
 		return nil
 	}
@@ -116,13 +147,29 @@ func (r *run) misbehave(ctx context.Context, p process, w world.World) error {
 	case 3:
 		panic("handler panics")
 	case 4:
-		_ = w.Sleep(ctx, time.Duration(w.Rand()%uint64(30*time.Second)))
+		d := time.Duration(w.Rand() % uint64(30*time.Second))
+		if w.Sleep(ctx, d) == nil && d > handlerTimeout {
+			return r.fail("timeout: a handler of %s has taken %v", p.name, d)
+		}
 	case 5:
 		if w.Rand()%4 == 0 {
 			p.crash()
 		}
 	case 6:
-		_ = w.Sleep(context.Background(), 40*time.Second) // ignores its context
+		return r.hang(w, p, tx)
+	}
+	return nil
+}
+
+// hang is a handler that ignores its context. It is given up, and loses its transaction.
+func (r *run) hang(w world.World, p process, tx *sim.Tx) error {
+	_ = w.Sleep(context.Background(), 40*time.Second)
+	if p.in == nil || p.in.p.Running() < 16*time.Second { // perhaps nobody had the time to give it up
+		return nil
+	}
+	p.in.hung = true
+	if !tx.Over() {
+		return r.fail("P4 one effect: %s has not given up a handler that ignores its context for 20 s", p.name)
 	}
 	return nil
 }

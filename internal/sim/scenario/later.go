@@ -16,6 +16,8 @@ import (
 const (
 	retention      = 30 * 24 * time.Hour // Options' defaults
 	inboxRetention = 45 * 24 * time.Hour
+
+	lastingKey = "D" // of an event that stays parked
 )
 
 // later switches everything off and on again.
@@ -38,6 +40,12 @@ func (r *run) later(w world.World) {
 		_ = w.Sleep(context.Background(), 61*time.Minute)
 		r.checkForgetting()
 	}
+	if r.c.Later > inboxRetention { // what waits is not forgotten, nor where its key stands
+		r.calmly.oneKey = lastingKey
+		r.record(w)
+		r.calmly.oneKey = ""
+		_ = w.Sleep(context.Background(), 10*time.Second)
+	}
 	if missing := r.unparked(); missing != "" {
 		_ = r.fail("P7 no theft: what is %s is not parked any more", missing)
 	}
@@ -45,6 +53,9 @@ func (r *run) later(w world.World) {
 	r.settle(w)
 	if r.c.Later > retention && r.c.Later < inboxRetention { // by mistake it was set forward all the time
 		r.s.TurnClock("database-order", -r.c.Later-2*time.Hour)
+		r.calmly.oneKey = lastingKey // of which there was nothing since
+		r.record(w)
+		r.calmly.oneKey = ""
 		r.sunny(w)
 	}
 	r.repeat(w)
@@ -114,6 +125,11 @@ func (r *run) keepMessages(w world.World) {
 func (r *run) checkForgetting() {
 	order := r.databases["order"]
 	now := order.Clock()
+	for id := range r.watch.born { // the order does not matter
+		if order.PendingOf(id) != nil && !order.Has(id) {
+			_ = r.fail("P7 no theft: %s is not confirmed, and forgotten", id)
+		}
+	}
 	there := 0
 	for _, e := range order.Events() {
 		if age := now.Sub(e.RecordedAt); age > retention+time.Hour && order.PendingOf(e.ID) == nil {

@@ -12,6 +12,8 @@ import (
 	"github.com/pabal-go/pabal/internal/world"
 )
 
+const jobRate = 10 // events a second
+
 // operate is an operator at work in bad weather.
 func (r *run) operate(p process, w world.World, client *pabal.Client[*sim.Tx]) {
 	ctx := context.Background()
@@ -29,7 +31,7 @@ func (r *run) operate(p process, w world.World, client *pabal.Client[*sim.Tx]) {
 			}
 		default: // what was recorded later may not be committed yet
 			job := pabal.Redelivery{
-				Topic: orderPaid.Topic(), Until: r.databases["order"].Clock().Add(-time.Minute), Rate: 50, Again: w.Rand()%2 == 0,
+				Topic: orderPaid.Topic(), Until: r.databases["order"].Clock().Add(-time.Minute), Rate: jobRate, Again: w.Rand()%2 == 0,
 			}
 			job.From = job.Until.Add(-time.Duration(w.Rand() % uint64(3*time.Minute)))
 			_, _ = client.Redeliver(ctx, job)

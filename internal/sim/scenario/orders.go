@@ -1,9 +1,11 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pabal-go/pabal"
@@ -14,16 +16,23 @@ import (
 // order is a process of the order service: it records and publishes.
 func (r *run) order(p process, w world.World) {
 	client, store := r.client(p, w, "order", "order")
-	w.Go("run", func(world.World) { _ = p.run(client) })
+	n, _ := r.databases["order"].Business("progress", p.name).(int)
+	early := w.Rand()%4 == 0 && n < r.c.Orders // the first one before it runs
+	begin := func() { w.Go("run", func(world.World) { _ = p.run(client) }) }
+	if !early {
+		begin()
+	}
 	for r.broker.Subscribers(orderPaid.Topic()) < 2 || r.broker.Subscribers(orderViewed.Topic()) < 2 {
 		_ = w.Sleep(context.Background(), time.Second) // what is recorded before anybody subscribes is nobody's
 	}
 	_ = w.Sleep(context.Background(), 10*time.Second) // more than clocks differ
-	done := r.databases["order"].Business("progress", p.name)
-	n, _ := done.(int)
 	for ; r.wants(p, n); n++ {
-		for p.ctx.Err() == nil && !r.placeOrder(w, client, store, p.name, n) {
+		for p.ctx.Err() == nil && !r.placeOrder(p, w, client, store, n) {
 			_ = w.Sleep(context.Background(), time.Second)
+		}
+		if early {
+			early = false
+			begin()
 		}
 		if !r.calm.Load() {
 			_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(2*r.c.Weather/time.Duration(r.c.Orders))))
@@ -59,7 +68,8 @@ func (r *run) want(name string, n int) {
 var errChanged = errors.New("the customer changed his mind")
 
 // placeOrder is a transaction of the application; it reports whether order n is over.
-func (r *run) placeOrder(w world.World, client *pabal.Client[*sim.Tx], store *sim.Store, name string, n int) bool {
+func (r *run) placeOrder(p process, w world.World, client *pabal.Client[*sim.Tx], store *sim.Store, n int) bool {
+	name := p.name
 	ctx, cancel := w.Deadline(context.Background(), 20*time.Second)
 	defer cancel()
 	tx, err := store.Begin(ctx)
@@ -79,13 +89,18 @@ func (r *run) placeOrder(w world.World, client *pabal.Client[*sim.Tx], store *si
 		tx.Rollback(ctx)
 		return false
 	}
+	if r.calmly.late { // a long transaction, and the end of its process as it commits
+		_ = w.Sleep(context.Background(), 100*time.Second)
+		_ = tx.Commit(context.Background())
+		p.crash()
+	}
 	return tx.Commit(ctx) == nil
 }
 
 func (r *run) orderStatements(
 	ctx context.Context, w world.World, client *pabal.Client[*sim.Tx], tx *sim.Tx, name string, n int,
 ) error {
-	key := func() string { return fmt.Sprintf("A%d", w.Rand()%uint64(r.c.Keys)) }
+	key := func() string { return cmp.Or(r.calmly.oneKey, fmt.Sprintf("A%d", w.Rand()%uint64(r.c.Keys))) }
 	if err := tx.Put(ctx, "progress", name, n+1); err != nil {
 		return err
 	}
@@ -94,15 +109,24 @@ func (r *run) orderStatements(
 	if plague != "" { // one to a key, or they would wait for each other
 		no = fmt.Sprintf("A%d", n/2%r.c.Keys)
 	}
+	if r.c.Later > retention && (n == 0 || plague == doomed) && name == "order-1" {
+		no = lastingKey
+	}
 	events := []pabal.Event{orderPaid.New(paid{No: no, Amount: n, Plague: plague}), orderViewed.New(paid{No: key()})}
+	if plague == poison || plague == deadly { // what may not die with it
+		events = append([]pabal.Event{orderPaid.New(paid{No: no, Amount: n})}, events...)
+		events = append(events, orderPaid.New(paid{No: key(), Amount: n, Plague: slow}))
+	}
 	if plague == refused { // nobody waits for it
 		events[0], events[1] = orderPaid.New(paid{No: no, Amount: n}), orderViewed.New(paid{No: no, Plague: plague})
 	}
-	if w.Rand()%8 == 0 {
-		events = append(events, orderNoted.New(paid{No: key()}))
+	if r.calmly.oneKey == "" {
+		events = append(events, r.more(w, key, n)...)
 	}
-	for range w.Rand() % 3 {
-		events = append(events, orderPaid.New(paid{No: key(), Amount: n}))
+	if wrong := wrongEvent(w); r.watch != nil && wrong != nil {
+		if client.Record(ctx, tx, append(events[:1:1], *wrong)...) == nil {
+			return r.fail("record: an event that no broker takes is recorded, or left out")
+		}
 	}
 	if err := client.Record(ctx, tx, events...); err != nil {
 		return err
@@ -120,4 +144,34 @@ func (r *run) orderStatements(
 		return errChanged
 	}
 	return nil
+}
+
+// more is what an order consists of besides.
+func (r *run) more(w world.World, key func() string, n int) (events []pabal.Event) {
+	if w.Rand()%8 == 0 {
+		events = append(events, orderNoted.New(paid{No: key()}))
+	}
+	for range w.Rand() % 3 {
+		events = append(events, orderPaid.New(paid{No: key(), Amount: n}))
+	}
+	return events
+}
+
+var (
+	longKey = strings.Repeat("A", 2000)
+	large   = strings.Repeat("x", 1<<20)
+)
+
+// wrongEvent is one that Record refuses, now and then.
+func wrongEvent(w world.World) *pabal.Event {
+	var e pabal.Event
+	switch w.Rand() % 150 {
+	case 0:
+		e = orderViewed.New(paid{No: large})
+	case 1, 2, 3, 4:
+		e = orderPaid.New(paid{No: longKey})
+	default:
+		return nil
+	}
+	return &e
 }

@@ -2,12 +2,15 @@ package scenario
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
 )
 
 // Plagues are events with which something is wrong, each in its own way, until somebody mends it: they must be parked, each
@@ -18,6 +21,9 @@ const (
 	poison    = "poison"    // publishing it ends the process
 	refused   = "refused"   // the broker takes it never
 	swallowed = "swallowed" // the broker accepts it and forgets it, each time
+	undone    = "undone"    // its handlers roll back and say nothing
+
+	slow = "slow" // is no plague: its handlers only take their time
 )
 
 // plagueOf says what is wrong with the n-th order of a process.
@@ -25,9 +31,11 @@ func (r *run) plagueOf(process string, n int) string {
 	switch {
 	case process != "order-1":
 	case r.c.Plagues:
-		return map[int]string{2: doomed, 4: deadly, 6: poison, 8: refused, 10: swallowed}[n]
+		return map[int]string{2: doomed, 4: deadly, 6: poison, 8: refused, 10: swallowed, 18: undone}[n]
 	case r.c.Later > 0 && n == 8:
 		return refused
+	case r.c.Later > inboxRetention && n == 2:
+		return doomed
 	}
 	return ""
 }
@@ -44,13 +52,18 @@ func (r *run) answer(to driver.Destination, m driver.Message) (driver.Verdict, b
 	if r.sick() && plagued(m.Body, refused) {
 		return driver.Verdict{Kind: driver.Never, Err: errors.New("not this one")}, false
 	}
+	if r.refuses(to.Topic, &m) {
+		return driver.Verdict{Err: errors.New("not now")}, false
+	}
 	forget := !r.calm.Load() && r.server.World().Rand()%1000 < uint64(r.c.Broker.Forget) && !redelivered(m.Dedup)
 	return driver.Verdict{Kind: driver.Accepted}, to.Topic != "" && (forget || r.sick() && plagued(m.Body, swallowed))
 }
 
 // suffer is what a handler does with a plague.
-func (r *run) suffer(p process, consumer string, e pabal.Received[paid]) error {
+func (r *run) suffer(ctx context.Context, p process, w world.World, consumer string, e pabal.Received[paid]) error {
 	switch plague := e.Data.Plague; {
+	case plague == slow && r.sick():
+		return w.Sleep(ctx, 3*time.Second)
 	case plague == deadly && r.sick():
 		p.crash()
 	case plague == doomed && r.sick():
@@ -73,7 +86,7 @@ func (r *run) unparked() string {
 		switch plague := plagueIn(e.Payload); plague {
 		case poison, refused, swallowed:
 			want["order"] = append(want["order"], plague)
-		case doomed, deadly:
+		case doomed, deadly, undone:
 			for _, consumer := range consumersOf {
 				want[consumer] = append(want[consumer], plague)
 			}
@@ -93,7 +106,7 @@ func (r *run) unparked() string {
 	}
 	for _, consumer := range consumersOf {
 		for _, row := range r.databases[consumer].Kept(consumer) {
-			if row.State == driver.Parked {
+			if row.State == driver.Parked && !(plagueIn(row.Body) != "" && r.forgotten(row.RecordedAt)) {
 				parked(consumer, plagueIn(row.Body), fmt.Sprintf("%s (%s %s)", row.ID, row.Reason, row.LastError))
 			}
 		}
@@ -106,11 +119,14 @@ func (r *run) unparked() string {
 	return ""
 }
 
+// forgotten reports whether the order service has forgotten what it recorded at a time.
+func (r *run) forgotten(at time.Time) bool { return r.databases["order"].Clock().Sub(at) > retention }
+
 // redelivered tells the messages of a job, which nobody confirms: an operator who misses one redelivers again.
 func redelivered(dedup string) bool { return len(dedup) > 50 }
 
 func plagueIn(body []byte) string {
-	for _, plague := range []string{doomed, deadly, poison, refused, swallowed} {
+	for _, plague := range []string{doomed, deadly, poison, refused, swallowed, undone} {
 		if plagued(body, plague) {
 			return plague
 		}

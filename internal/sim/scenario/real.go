@@ -17,10 +17,11 @@ const pace = 60
 // restarted instead of crashed, and no run is like another.
 func RunReal(c Config) (result Result) {
 	c.Plagues, c.Operator, c.Later = false, false, 0 // they look into the simulation
+	c.Refusing, c.Deaf, c.Joining, c.Forging = false, false, false, false
 	w := world.Hurried(pace)
 	r := newRun(c, nil)
 	r.broker = sim.NewBrokerServer(w, c.Broker)
-	for _, name := range []string{"order", "settlement", "notification"} {
+	for _, name := range r.services() {
 		r.databases[name] = sim.NewDatabase(w, c.Database)
 	}
 	r.broker.OnPublish(r.checkMessage)
@@ -51,7 +52,7 @@ func RunReal(c Config) (result Result) {
 func (r *run) keepRunning(ctx context.Context, w world.World, storm *sim.Storm, name string, main program) {
 	for ctx.Err() == nil {
 		life, end := context.WithCancel(ctx)
-		self := process{name, life, storm.Link, func() {}, func(bool) {}, slog.New(slog.DiscardHandler)}
+		self := process{name, life, storm.Link, func() {}, func(bool) {}, slog.New(slog.DiscardHandler), nil}
 		w.Go("restarts-"+name, func(w world.World) {
 			for !r.calm.Load() && w.Sleep(life, time.Second) == nil {
 				if w.Rand()%uint64(len(processes)*int(r.c.Faults.CrashEvery/time.Second)) == 0 {

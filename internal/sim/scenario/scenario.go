@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/sim"
@@ -34,6 +36,10 @@ type Config struct {
 	RestartEvery   time.Duration // on average; a process is asked to end, and is started again
 	Plagues        bool          // some events are wrong
 	Operator       bool          // somebody retries, skips and redelivers
+	Refusing       bool          // the broker refuses topics for a while, and in the end loses one
+	Deaf           bool          // for a while nothing comes back through the record queue
+	Joining        bool          // in the end one more service joins
+	Forging        bool          // somebody puts messages of his own into queues
 	Later          time.Duration // at the end everything is off for so long, and then goes on
 	Broker         sim.BrokerOptions
 	Spare          []string // processes beyond the fewest that the scenario can do with
@@ -49,6 +55,14 @@ func Default(seed uint64) Config {
 		Spare: []string{"order-2", "relay", "settlement-2", "notification-2"},
 	}
 	switch seed % 8 {
+	case 0:
+		c.Forging = true
+	case 3:
+		c.Joining, c.RepublishAfter = true, 2*time.Minute
+	case 5:
+		c.Deaf, c.RepublishAfter = true, 2*time.Minute
+	case 7:
+		c.Refusing = true
 	case 1:
 		c.Plagues, c.RepublishAfter = true, 2*time.Minute
 	case 2, 6:
@@ -109,6 +123,22 @@ type run struct {
 	orders   map[string]bool            // order processes, by whether all their transactions are done
 	bodies   [][]byte                   // published, where they are needed again
 	watch    *watch                     // nil in the real world
+	calmly   calmly
+}
+
+// calmly is what the conductor arranges when it is calm.
+type calmly struct {
+	oneKey   string                      // of all orders; empty: any
+	refused  map[string]time.Duration    // topics, until when
+	late     bool                        // the next transaction takes long
+	hesitate bool                        // the next keyed event is not accepted at once
+	deaf     time.Duration               // until then nothing comes back
+	joined   bool                        // the reporting service has subscribed
+	before   map[uuid.UUID]bool          // accepted before
+	since    map[uuid.UUID]bool          // accepted for the first time since
+	forged   map[string]string           // rows that forgeries parked, with their reasons
+	ghosts   map[uuid.UUID]time.Duration // forged, since when
+	alarms   map[uuid.UUID]int
 }
 
 // process is a process of either world.
@@ -119,6 +149,7 @@ type process struct {
 	crash   func()
 	running func(bool) // told whether Run runs
 	log     *slog.Logger
+	in      *incarnation // nil in the real world
 }
 
 // incarnation is one life of a simulated process.
@@ -126,6 +157,8 @@ type incarnation struct {
 	p       *sim.Process
 	stop    world.Signal
 	runs    bool       // Run does
+	since   world.Mono // it does
+	hung    bool       // a handler was given up
 	stopped world.Mono // when it was asked to end; 0: it was not
 }
 
@@ -147,7 +180,20 @@ func newRun(c Config, s *sim.Sim) *run {
 	return &run{
 		c: c, s: s, databases: map[string]*sim.Database{}, orders: map[string]bool{}, target: map[string]int{},
 		processes: c.processes(), running: map[string]*incarnation{}, bells: map[string]world.Signal{}, operator: map[string]*pabal.Operator{},
+		calmly: calmly{
+			refused: map[string]time.Duration{}, before: map[uuid.UUID]bool{}, since: map[uuid.UUID]bool{}, forged: map[string]string{},
+			ghosts: map[uuid.UUID]time.Duration{}, alarms: map[uuid.UUID]int{},
+		},
 	}
+}
+
+// services are those that have a database.
+func (r *run) services() []string {
+	names := []string{"order", "settlement", "notification"}
+	if r.c.Joining {
+		names = append(names, reporting)
+	}
+	return names
 }
 
 // program returns what the process of a name runs.
@@ -181,15 +227,19 @@ func Run(c Config) Result {
 	r.server = s.Process("server")
 	c.Broker.Answer, c.Broker.Forget = r.answer, 0
 	r.broker = sim.NewBrokerServer(r.server.World(), c.Broker)
-	for _, name := range []string{"order", "settlement", "notification"} {
-		r.databases[name] = sim.NewDatabase(s.Process("database-"+name).World(), c.Database)
+	r.watch = newWatch(r)
+	for _, name := range r.services() {
+		o := c.Database
+		if c.Forging && name == "order" {
+			o.Undo = 50
+		}
+		d := sim.NewDatabase(s.Process("database-"+name).World(), o)
+		r.databases[name] = d
+		d.OnRow(r.watch.row)
+		d.OnDisorder(func(what string) { _ = r.fail("locks: %s locks %s", name, what) })
 	}
 	r.broker.OnPublish(r.checkMessage)
-	r.watch = newWatch(r)
 	r.databases["order"].OnPending(r.watch.pending)
-	for _, consumer := range consumersOf {
-		r.databases[consumer].OnRow(r.watch.row)
-	}
 	for _, name := range r.processes {
 		r.bells[name] = r.server.World().NewSignal()
 		r.start(name, r.program(name))
@@ -229,7 +279,8 @@ func (r *run) start(name string, main program) {
 	in := &incarnation{p: p, stop: r.server.World().NewSignal()}
 	r.running[name] = in
 	life, end := context.WithCancel(context.Background())
-	self := process{name, life, p.Link, p.Crash, func(runs bool) { in.runs = runs }, r.logger(p)}
+	running := func(runs bool) { in.runs, in.since = runs, r.server.World().Now() }
+	self := process{name, life, p.Link, p.Crash, running, r.logger(p), in}
 	p.Go("main", func(w world.World) {
 		main(self, w)
 		p.Crash()
@@ -259,13 +310,17 @@ func (r *run) client(p process, w world.World, database, source string) (*pabal.
 	if p.name == "order-2" { // a small one, which has to leave events to the republisher
 		options.Queue, options.Lanes = 2, 1
 	}
+	hasty := *options
+	if hasty.Retention = time.Hour; r.watch != nil {
+		if _, err := pabal.New(context.Background(), pool, r.broker.Connect(w, p.link("broker")), source, &hasty); err == nil {
+			_ = r.fail("P7 no theft: events may be forgotten before the broker delivers them for the last time")
+		}
+	}
 	var store driver.Store[*sim.Tx] = pool
 	broker := r.broker.Connect(w, p.link("broker"))
 	if r.watch != nil {
-		s := &sender{process: p, w: w, topics: map[string]*sentTopic{}, flying: map[string]bool{}, queue: options.Queue}
-		if s.queue == 0 {
-			s.queue = 10_000
-		}
+		s := newSender(p, w, options.Queue)
+		options.Observer = r.watch.counts
 		store, broker = &watchedStore{pool, r.watch, s}, &watchedBroker{broker, r.watch, s}
 	}
 	for {
@@ -275,25 +330,6 @@ func (r *run) client(p process, w world.World, database, source string) (*pabal.
 		}
 		_ = w.Sleep(context.Background(), time.Second)
 	}
-}
-
-func (r *run) logger(p *sim.Process) *slog.Logger {
-	if r.c.Trace == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return slog.New(slog.NewTextHandler(traceWriter{r.s, p.Name}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-type traceWriter struct {
-	s    *sim.Sim
-	name string
-}
-
-func (t traceWriter) Write(b []byte) (int, error) {
-	if i := len("time=2026-01-01T00:00:00.000Z "); len(b) > i+1 {
-		t.s.Note(t.name, "log "+string(b[i:len(b)-1]))
-	}
-	return len(b), nil
 }
 
 func (r *run) fail(format string, args ...any) error {

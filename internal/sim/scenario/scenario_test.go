@@ -16,6 +16,7 @@ var (
 	seed  = flag.Uint64("sim.seed", 0, "the one seed to run, with a trace on standard output")
 	reals = flag.Int("sim.real", 20, "how many runs to make on goroutines, from the first seed on")
 	first = flag.Uint64("sim.first", 1, "the first seed")
+	step  = flag.Int64("sim.step", 1, "from seed to seed: 8 stays with one kind of run")
 )
 
 func TestMain(m *testing.M) {
@@ -39,13 +40,13 @@ func TestPromisesHoldUnderFaults(t *testing.T) {
 	}
 	start := time.Now()
 	var next, failed, steps, recorded, published atomic.Int64
-	next.Store(int64(*first) - 1)
-	last := int64(*first) + int64(*seeds) - 1
+	next.Store(int64(*first) - *step)
+	last := int64(*first) + *step*int64(*seeds-1)
 	failed.Store(last + 1)
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			for n := next.Add(1); n < failed.Load(); n = next.Add(1) {
+			for n := next.Add(*step); n < failed.Load(); n = next.Add(*step) {
 				r := Run(Default(uint64(n)))
 				steps.Add(int64(r.Steps))
 				recorded.Add(int64(r.Recorded))

@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal/driver"
-	"github.com/pabal-go/pabal/internal/sim"
 	"github.com/pabal-go/pabal/internal/world"
 )
 
@@ -44,6 +43,11 @@ type watch struct {
 	keeping  bool               // nothing is delivered twice
 	skipped  map[uuid.UUID]bool // ordered to be
 	passed   map[string]bool    // by a consumer's operator: consumer and id
+	counts   *counts
+	claims   []claim          // by processes, to be published
+	again    map[claimed]bool // of which another one followed
+	jobs     map[string]*job
+	lost     bool // the order service's database has lost commits
 }
 
 // proven is a topic's proven_at, and since when it has been that.
@@ -54,13 +58,14 @@ func newWatch(r *run) *watch {
 		r: r, verdicts: map[claimed]bool{}, probes: map[string]time.Time{}, proven: map[string]proven{}, back: map[uuid.UUID]bool{},
 		ordered: map[uuid.UUID]bool{}, sent: map[string]bool{},
 		taken: map[claimed]bool{}, born: map[uuid.UUID]time.Duration{}, copies: map[uuid.UUID]int{},
-		skipped: map[uuid.UUID]bool{}, passed: map[string]bool{},
+		skipped: map[uuid.UUID]bool{}, passed: map[string]bool{}, counts: &counts{n: map[string]int{}}, jobs: map[string]*job{}, again: map[claimed]bool{},
 	}
 }
 
 // pending holds a change of a pending row against the rules of confirming and claiming.
 func (v *watch) pending(was, is *driver.Pending) {
 	switch r := v.r; {
+	case v.lost:
 	case was == nil:
 		v.born[is.ID] = r.s.Elapsed()
 	case is == nil:
@@ -74,6 +79,7 @@ func (v *watch) pending(was, is *driver.Pending) {
 			_ = r.fail("fence: %s changes, and nobody has a verdict on its claim %d", was.ID, was.Claims)
 		}
 	case !v.ordered[was.ID]:
+		v.again[claimed{was.ID, was.Claims}] = true
 		v.claim(was, is, r.databases["order"].Clock())
 	}
 }
@@ -119,6 +125,11 @@ func (v *watch) claim(was, is *driver.Pending, now time.Time) {
 
 // row holds a change of an inbox row against the rules of trying again.
 func (v *watch) row(consumer string, was, is *driver.Row) {
+	if was != nil && is != nil && is.State == driver.Done && was.State == driver.Held && was.Reason == "failed" && was.Started == 0 {
+		if left := was.NextAt.Sub(v.r.databases[consumer].Clock()); left > 0 {
+			_ = v.r.fail("backoff: %s is handled at %s %v before its next try", is.ID, consumer, left)
+		}
+	}
 	if is == nil || is.State != driver.Held && is.State != driver.Parked {
 		return
 	}
@@ -129,12 +140,14 @@ func (v *watch) row(consumer string, was, is *driver.Row) {
 		was = &driver.Row{State: driver.Held}
 	}
 	switch {
+	case is.Failures > was.Failures && strings.Contains(is.LastError, "context canceled"):
+		_ = r.fail("shutdown: %s is charged at %s with the end of a process", is.ID, consumer)
 	case was.State == driver.Done:
 		_ = r.fail("P4 one effect: %s was done at %s, and is %v", is.ID, consumer, is.State)
 	case is.State == driver.Parked:
 	case is.Failures > was.Failures:
 		want := time.Second << min(was.Failures, 9)
-		if pause := is.NextAt.Sub(now); pause > want+time.Second || pause < want-want/10-30*time.Second {
+		if pause := is.NextAt.Sub(now); pause > want+time.Second || pause < want-want/10-time.Minute {
 			_ = r.fail("backoff: %s is tried again at %s in %v after failure %d", is.ID, consumer, pause, is.Failures)
 		}
 	case swept && is.Started > was.Started && is.NextAt.Sub(now) < 20*time.Second:
@@ -142,60 +155,25 @@ func (v *watch) row(consumer string, was, is *driver.Row) {
 	}
 }
 
-// watchedStore is a process's pool, looked at.
-type watchedStore struct {
-	*sim.Store
-	v *watch
-	p *sender
+// job is what a process sends for a redelivery.
+type job struct {
+	p     *sender
+	since world.Mono
+	n     int
 }
 
-// Claim looks at how often a topic that does not accept is tried.
-func (s *watchedStore) Claim(ctx context.Context, sel driver.Selection) ([]driver.Claimed, error) {
-	if len(sel.IDs) == 0 && !sel.Accepted {
-		t, now := s.p.topic(sel.Topic), s.p.w.Now()
-		if t.misses >= 5 {
-			if t.lone != 0 && now.Sub(t.lone) < 10*time.Second {
-				_ = s.v.r.fail("P3 no storm: %s tries topic %s again after %v", s.p.name, sel.Topic, now.Sub(t.lone))
-			}
-			t.lone = now
-		}
+// paced looks at the rate of a redelivery of an operator in bad weather.
+func (v *watch) paced(id string, p *sender) {
+	now := p.w.Now()
+	j := v.jobs[id]
+	if j == nil || j.p != p {
+		j = &job{p: p, since: now}
+		v.jobs[id] = j
 	}
-	return s.Store.Claim(ctx, sel)
-}
-
-// Settle looks at verdicts.
-func (s *watchedStore) Settle(ctx context.Context, verdicts []driver.Settlement) error {
-	for _, x := range verdicts {
-		s.v.verdicts[claimed{x.ID, x.Claims}] = true
-		if want := min(s.v.r.c.RepublishAfter, 10*time.Second<<min(x.Claims, 10)); strings.HasPrefix(x.Error, "not accepted") &&
-			(x.Delay > want || x.Delay < want-want/10-1) {
-			_ = s.v.r.fail("backoff: %s, not accepted at claim %d, waits %v", x.ID, x.Claims, x.Delay)
-		}
+	if d := now.Sub(j.since); v.r.c.Operator && j.n > int(jobRate*(d+2*time.Second)/time.Second) {
+		_ = v.r.fail("redelivery: %d events in %v, at %d a second", j.n, d, jobRate)
 	}
-	return s.Store.Settle(ctx, verdicts)
-}
-
-// sender is what one process sends, as a careful broker sees it.
-type sender struct {
-	process
-	w      world.World
-	topics map[string]*sentTopic
-	flying map[string]bool // topic and key of what is in flight
-	queue  int             // Options.Queue
-}
-
-type sentTopic struct {
-	misses int
-	lone   world.Mono
-}
-
-func (p *sender) topic(name string) *sentTopic {
-	t := p.topics[name]
-	if t == nil {
-		t = &sentTopic{}
-		p.topics[name] = t
-	}
-	return t
+	j.n++
 }
 
 // watchedBroker is a process's connection, looked at.
@@ -221,6 +199,7 @@ func (b *watchedBroker) Publish(ctx context.Context, to driver.Destination, mess
 		m := &messages[i]
 		if redelivered(m.Dedup) {
 			jobs++
+			b.v.paced(m.Dedup[37:], b.p)
 			continue
 		}
 		claims, _ := strconv.Atoi(m.Dedup[37:])
@@ -288,20 +267,27 @@ func (b *watchedBroker) count(t *sentTopic, verdicts []driver.Verdict) {
 }
 
 func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([]driver.Delivery, error) {
+	record := strings.HasPrefix(queue, "event-record-")
+	if record && b.v.r.s.Elapsed() < b.v.r.calmly.deaf {
+		_ = b.p.w.Sleep(ctx, 5*time.Second)
+		return nil, nil
+	}
 	deliveries, err := b.Broker.Receive(ctx, queue, limit)
+	if err != nil { // whoever asked does not get what is on its way
+		return nil, err
+	}
 	for i := range deliveries {
 		if b.v.keeping && deliveries[i].Attempt > 1 {
 			_ = b.v.r.fail("confirming: %s is delivered again while a database is away: nobody keeps it", idOf(&deliveries[i]))
 		}
 	}
-	if strings.HasPrefix(queue, "event-record-") {
-		for i := range deliveries {
-			if !again(&deliveries[i]) { // who never had it does not get it by being told to handle it again
-				b.v.back[idOf(&deliveries[i])] = true
-			}
+	for i := range deliveries {
+		if d := &deliveries[i]; record && !again(d) { // who never had it does not get it by being told to handle it again
+			b.v.back[idOf(d)] = true
+			b.p.cameBack(d)
 		}
 	}
-	return deliveries, err
+	return deliveries, nil
 }
 
 func (b *watchedBroker) Ack(ctx context.Context, queue string, deliveries []driver.Delivery) error {

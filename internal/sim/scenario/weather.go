@@ -34,11 +34,23 @@ func (r *run) weather(w world.World) {
 		in := r.running[pick(r.processes)]
 		w.Go("restart", func(w world.World) { r.restart(w, in) })
 	})
+	if r.c.Refusing {
+		event("refusals", 90*time.Second, func() { r.refuse(pick([]string{orderPaid.Topic(), orderViewed.Topic()}), upTo(90*time.Second)) })
+	}
+	if r.c.Deaf {
+		w.Go("deaf", func(w world.World) {
+			_ = w.Sleep(context.Background(), time.Minute)
+			r.calmly.deaf = r.s.Elapsed() + 5*time.Minute
+		})
+	}
+	if r.c.Forging {
+		event("forgeries", 20*time.Second, func() { r.forgeAny(w) })
+	}
 	_ = w.Sleep(context.Background(), r.c.Weather)
 	r.calm.Store(true)
 	r.s.Calm()
 	r.broker.Calm()
-	for _, name := range []string{"order", "settlement", "notification"} {
+	for _, name := range r.services() {
 		r.databases[name].Calm()
 	}
 }
