@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -19,6 +20,9 @@ var text string
 type Mutant struct {
 	Name   string
 	File   string // from the root of the module
+	Seed   int    // of the simulation that found it when all were tried last; 0: none does
+	Test   string // that finds one that no seed does
+	Why    string // no seed does
 	Places []Place
 }
 
@@ -41,11 +45,13 @@ func All() ([]Mutant, error) {
 		case line == "", line[0] == '#':
 		case line[0] == '=':
 			place()
-			f := strings.Fields(line)
-			if len(f) != 3 {
-				return nil, fmt.Errorf("mutants.txt:%d: want = name file", n+1)
+			m, err := header(line)
+			if err != nil {
+				return nil, fmt.Errorf("mutants.txt:%d: %w", n+1, err)
 			}
-			all = append(all, Mutant{Name: f[1], File: f[2]})
+			all = append(all, m)
+		case line[0] == '!':
+			all[len(all)-1].Why = strings.TrimSpace(all[len(all)-1].Why + line[1:])
 		case line == "@@":
 			place()
 		case line[0] == '-':
@@ -60,6 +66,19 @@ func All() ([]Mutant, error) {
 	}
 	place()
 	return all, nil
+}
+
+// header reads the first line of a mutant.
+func header(line string) (m Mutant, err error) {
+	f := strings.Fields(line)
+	if len(f) != 4 {
+		return m, fmt.Errorf("%q: want = name file seed, or = name file test", line)
+	}
+	m = Mutant{Name: f[1], File: f[2]}
+	if m.Seed, err = strconv.Atoi(f[3]); err != nil {
+		m.Test = f[3]
+	}
+	return m, nil
 }
 
 // Patch returns the mutant's file.

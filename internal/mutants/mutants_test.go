@@ -1,20 +1,96 @@
 package mutants
 
-import "testing"
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
 
-func TestMutantsFitTheCode(t *testing.T) {
+const root = "../.."
+
+func everyMutant(t *testing.T) []Mutant {
+	t.Helper()
 	all, err := All()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return all
+}
+
+func TestMutantsFitTheCode(t *testing.T) {
 	names := map[string]bool{}
-	for i := range all {
-		if _, err := all[i].Patch("../.."); err != nil {
+	for _, m := range everyMutant(t) {
+		if _, err := m.Patch(root); err != nil {
 			t.Error(err)
 		}
-		if names[all[i].Name] {
-			t.Errorf("two mutants are called %s", all[i].Name)
+		if names[m.Name] {
+			t.Errorf("two mutants are called %s", m.Name)
 		}
-		names[all[i].Name] = true
+		names[m.Name] = true
+	}
+}
+
+// What no seed finds is no promise of its own, says why, and is found by a small test.
+func TestMutantsThatTheSimulationCannotFindHaveATest(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests.Write(text)
+	}
+	for _, m := range everyMutant(t) {
+		if m.Seed > 0 == (m.Test != "" || m.Why != "") {
+			t.Errorf("mutant %s: it has a seed, or a test and a reason", m.Name)
+		}
+		if m.Seed == 0 && (m.Why == "" || !strings.Contains(tests.String(), "func "+m.Test+"(")) {
+			t.Errorf("mutant %s: there is no %q, or no reason", m.Name, m.Test)
+		}
+	}
+}
+
+func TestPromisesPageNamesEveryMutantAndItsSeed(t *testing.T) {
+	wrong, err := CheckPage(root, everyMutant(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range wrong {
+		t.Error(what)
+	}
+}
+
+// All are built, which shows that each compiles, and the ten that are found soonest are run.
+func TestTheTenCheapestMutantsAreFound(t *testing.T) {
+	all := everyMutant(t)
+	program, err := Build(t.Context(), root, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	var cheapest []int
+	for i := range all {
+		if all[i].Seed > 0 {
+			cheapest = append(cheapest, i)
+		}
+	}
+	slices.SortStableFunc(cheapest, func(a, b int) int { return cmp.Compare(all[a].Seed, all[b].Seed) })
+	for _, i := range cheapest[:10] {
+		found, err := program.Simulate(t.Context(), i, 1, 24)
+		switch {
+		case err != nil:
+			t.Error(err)
+		case found.Seed == 0:
+			t.Errorf("mutant %s survives 24 seeds, not %d", all[i].Name, all[i].Seed)
+		default:
+			t.Logf("%s: seed %d, %v: %s", all[i].Name, found.Seed, found.Took, found.What)
+		}
 	}
 }

@@ -14,59 +14,107 @@ import (
 	"time"
 )
 
+// where the simulation is, from the root of the module.
+const scenario = "./internal/sim/scenario"
+
 // Found is how a mutant was found.
 type Found struct {
-	Seeds int    // until the first that fails; 0: it survived all of them
-	What  string // the violation
-	Build time.Duration
-	Run   time.Duration
+	Seed int    // the first that fails; 0: it survived all of them
+	What string // the violation
+	Took time.Duration
 }
 
-// program runs a mutant as a test binary of a package. A mutant may end the program in any way: by a failing test, a
-// panic, a deadlock, a loop.
-func (m *Mutant) program(ctx context.Context, root, pkg string, args ...string) (out string, build time.Duration, err error) {
-	dir, err := os.MkdirTemp("", "pabal-mutant-")
+// Program is the simulation with every one of some mutants in it.
+type Program struct {
+	root     string
+	dir      string
+	mutants  []Mutant
+	binary   string
+	binaries map[int]string // of those that are built apart
+	apart    []int
+}
+
+// Build builds the simulation with mutants, about as long as a test of it. Close removes it.
+func Build(ctx context.Context, root string, mutants []Mutant) (p *Program, err error) {
+	dir, err := os.MkdirTemp("", "pabal-mutants-")
 	if err != nil {
-		return "", 0, err
+		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	overlay, err := m.Overlay(root, dir)
+	p = &Program{root: root, dir: dir, mutants: mutants, binary: filepath.Join(dir, "all.test"), binaries: map[int]string{}}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	overlay, apart, err := Together(mutants, root, dir)
 	if err != nil {
-		return "", 0, err
+		return nil, err
 	}
-	start := time.Now()
-	binary := filepath.Join(dir, "mutant.test")
-	compile := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, pkg)
-	compile.Dir = root
-	if text, err := compile.CombinedOutput(); err != nil {
-		return "", 0, fmt.Errorf("mutant %s does not compile: %w\n%s", m.Name, err, text)
+	p.apart = apart
+	return p, p.compile(ctx, overlay, p.binary)
+}
+
+// Close removes what was built.
+func (p *Program) Close() { _ = os.RemoveAll(p.dir) }
+
+func (p *Program) compile(ctx context.Context, overlay, binary string) error {
+	c := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, scenario)
+	c.Dir = p.root
+	if text, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("mutants do not compile: %w\n%s", err, text)
 	}
-	build = time.Since(start)
-	var output bytes.Buffer
-	run := exec.CommandContext(ctx, binary, args...)
-	run.Dir, run.Stdout, run.Stderr = filepath.Join(root, pkg), &output, &output
-	if err := run.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
-		return "", build, fmt.Errorf("run mutant %s: %w", m.Name, err)
+	return nil
+}
+
+// binaryOf returns the program in which a mutant is, and builds that of one that is apart.
+func (p *Program) binaryOf(ctx context.Context, n int) (string, error) {
+	for _, apart := range p.apart {
+		if apart == n && p.binaries[n] == "" {
+			dir, err := os.MkdirTemp(p.dir, "apart-")
+			if err != nil {
+				return "", err
+			}
+			overlay, err := p.mutants[n].Overlay(p.root, dir)
+			if err != nil {
+				return "", err
+			}
+			if err := p.compile(ctx, overlay, filepath.Join(dir, "mutant.test")); err != nil {
+				return "", err
+			}
+			p.binaries[n] = filepath.Join(dir, "mutant.test")
+		}
 	}
-	return output.String(), build, ctx.Err()
+	if apart := p.binaries[n]; apart != "" {
+		return apart, nil
+	}
+	return p.binary, nil
 }
 
 var violation = regexp.MustCompile(`seed (\d+): (.*)`)
 
-// Simulate runs the simulation with the mutant, at most so many seeds.
-func (m *Mutant) Simulate(ctx context.Context, root string, seeds int) (Found, error) {
-	start := time.Now()
-	out, build, err := m.program(ctx, root, "./internal/sim/scenario", "-test.run=UnderFaults", "-test.timeout=10m", "-sim.shrink=0",
-		"-sim.seeds="+strconv.Itoa(seeds))
+// Simulate runs the simulation with the n-th mutant, at most so many seeds from first on. A mutant may end the program in any
+// way: by a failing test, a panic, a deadlock, a loop.
+func (p *Program) Simulate(ctx context.Context, n, first, seeds int) (Found, error) {
+	m := &p.mutants[n]
+	binary, err := p.binaryOf(ctx, n)
 	if err != nil {
-		return Found{}, err
+		return Found{}, fmt.Errorf("build mutant %s: %w", m.Name, err)
 	}
-	f := Found{Build: build, Run: time.Since(start) - build}
+	start := time.Now()
+	var output bytes.Buffer
+	run := exec.CommandContext(ctx, binary, "-test.run=UnderFaults", "-test.timeout=1h", "-sim.shrink=0",
+		"-sim.first="+strconv.Itoa(first), "-sim.seeds="+strconv.Itoa(seeds))
+	run.Dir, run.Stdout, run.Stderr = filepath.Join(p.root, scenario), &output, &output
+	run.Env = append(os.Environ(), selected+"="+strconv.Itoa(n+1))
+	if err := run.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+		return Found{}, fmt.Errorf("run mutant %s: %w", m.Name, err)
+	}
+	f, out := Found{Took: time.Since(start)}, output.String()
 	if at := violation.FindStringSubmatch(out); at != nil {
-		f.Seeds, _ = strconv.Atoi(at[1])
+		f.Seed, _ = strconv.Atoi(at[1])
 		f.What = at[2]
-	} else if !strings.Contains(out, "PASS") {
+	} else if !strings.Contains(out, "PASS") && ctx.Err() == nil {
 		return f, fmt.Errorf("mutant %s ended without naming a seed:\n%s", m.Name, out[max(0, len(out)-2000):])
 	}
-	return f, nil
+	return f, ctx.Err()
 }

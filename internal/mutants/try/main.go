@@ -1,11 +1,13 @@
 // Try runs the mutants and says how each was found.
 //
-//	go run ./internal/mutants/try                 # all: half an hour on two cores
+//	go run ./internal/mutants/try                 # all
 //	go run ./internal/mutants/try -seeds 50 never # those whose names match
+//	go run ./internal/mutants/try -write          # and notes the seeds, beside the mutants and in docs/promises.md
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,42 +20,52 @@ import (
 
 func main() {
 	seeds := flag.Int("seeds", 2000, "how many seeds a mutant may survive")
+	write := flag.Bool("write", false, "note the seeds that found them")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := try(ctx, *seeds, regexp.MustCompile(flag.Arg(0))); err != nil {
+	if err := try(ctx, *seeds, *write, regexp.MustCompile(flag.Arg(0))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func try(ctx context.Context, seeds int, names *regexp.Regexp) error {
+func try(ctx context.Context, seeds int, write bool, names *regexp.Regexp) error {
 	all, err := mutants.All()
 	if err != nil {
 		return err
 	}
-	survivors := 0
+	program, err := mutants.Build(ctx, ".", all)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	survivors, found := 0, map[string]int{}
 	for i := range all {
 		m := &all[i]
-		if !names.MatchString(m.Name) {
+		if !names.MatchString(m.Name) || m.Test != "" {
 			continue
 		}
-		f, err := m.Simulate(ctx, ".", seeds)
+		f, err := program.Simulate(ctx, i, 1, seeds)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return err
 		case err != nil:
 			fmt.Printf("%-40s %v\n", m.Name, err)
 			survivors++
-		case f.Seeds == 0:
-			fmt.Printf("%-40s survives %d seeds (%v)\n", m.Name, seeds, f.Run.Round(time.Millisecond))
+		case f.Seed == 0:
+			fmt.Printf("%-40s survives %d seeds (%v)\n", m.Name, seeds, f.Took.Round(time.Millisecond))
 			survivors++
 		default:
-			fmt.Printf("%-40s %4d  %v  %.150s\n", m.Name, f.Seeds, f.Run.Round(time.Millisecond), f.What)
+			fmt.Printf("%-40s %4d  %v  %.150s\n", m.Name, f.Seed, f.Took.Round(time.Millisecond), f.What)
+			found[m.Name] = f.Seed
 		}
 	}
-	if survivors > 0 {
-		return fmt.Errorf("%d mutants survive", survivors)
+	if write {
+		err = mutants.Note(".", found)
 	}
-	return nil
+	if survivors > 0 {
+		return errors.Join(err, fmt.Errorf("%d mutants survive", survivors))
+	}
+	return err
 }
