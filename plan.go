@@ -2,6 +2,7 @@ package pabal
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,7 +38,8 @@ type planner[X any] struct {
 	chunks []chunk[X]
 	first  driver.Save // what is saved whatever the handlers do
 	tally  []tally
-	wake   bool // a row is due at once: the inbox sweep should look
+	behind []driver.CursorKey // of rows behind the first call of a handler
+	wake   bool               // a row is due at once: the inbox sweep should look
 }
 
 // firsts are the arrivals of a group, for one attempt: another one begins with what was received. Further copies of an event
@@ -332,14 +334,16 @@ func (p *planner[X]) finished() []chunk[X] {
 }
 
 // cutOff sees to it that what is in a chunk is handled later, should a handler before commit the transaction by itself: its
-// first row is made due by the chunk before; its messages, which Load has inserted as done, are held from the first call on.
+// first row is made due by the chunk before; the first row of each key, and its messages, which Load has inserted as done, wait
+// from the first call on.
 func (p *planner[X]) cutOff(ch, before, calls *chunk[X]) {
 	first := true
 	for _, list := range [][]*arrival{ch.quiet, ch.arrivals} {
 		for _, a := range list {
 			into := before
-			if a.delivery != nil {
-				into = calls
+			if next := !slices.Contains(p.behind, a.row.CursorKey); next || a.delivery != nil {
+				into, first = calls, first || next
+				p.behind = append(p.behind, a.row.CursorKey)
 			}
 			if first || a.delivery != nil {
 				next := a.row
