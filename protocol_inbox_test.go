@@ -191,6 +191,22 @@ func TestHandlerThatCommitsStrandsNothingThatNobodyHandles(t *testing.T) {
 	}
 }
 
+func TestHandlerThatCommitsStrandsNothingOfAnotherKey(t *testing.T) {
+	p := newProtocol(t)
+	settlement := p.bareSettlement(pabal.ConsumerOptions{Concurrency: 1}, commits)
+	refunded := pabal.Define("order-refunded", pabal.Key(func(p Paid) string { return p.OrderNo })).On(OrderPaid.Topic())
+	b := p.intercept(refunded.New(Paid{"A1", 1}), pay("A1", 2), pay("A1", 3), refunded.New(Paid{"B1", 1}), pay("B1", 2))
+	p.deliver(b[1], b[2], b[4]) // wait behind their predecessors
+	p.deliver(b[0], b[3])       // which come in one transaction, and have no handler
+	p.Settle(time.Minute)
+	if n := p.effects(settlement); n != 3 {
+		t.Errorf("%d effects of three events that have a handler", n)
+	}
+	if rows := p.received(settlement); len(rows) != 0 {
+		t.Errorf("kept %q", kept(rows))
+	}
+}
+
 func TestBatchHandlerThatCommitsLosesNothingBehindASkip(t *testing.T) {
 	p := newProtocol(t)
 	client := p.ClientWith("settlement", &p.options)
