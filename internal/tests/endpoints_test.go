@@ -151,7 +151,7 @@ func TestRollingRestartOfTwoRelaysLeavesNoGapAndMakesNoWave(t *testing.T) {
 	stop()
 	recording.Wait()
 	pending := func() string {
-		return query(t, database, "select count(*)::text from pabal_event where published_at is null")[0]
+		return query(t, database, "select count(*)::text from pabal_pending")[0]
 	}
 	until(t, "every event is confirmed", func() bool { return pending() == "0" })
 
@@ -160,7 +160,7 @@ func TestRollingRestartOfTwoRelaysLeavesNoGapAndMakesNoWave(t *testing.T) {
 	for i := 1; i < len(moments); i++ {
 		longest = max(longest, moments[i].Sub(moments[i-1]))
 	}
-	worst, err := time.ParseDuration(query(t, database, "select extract(epoch from max(published_at - recorded_at))::text || 's' from pabal_event")[0])
+	worst, err := time.ParseDuration(query(t, database, "select extract(epoch from max(published_at - recorded_at))::text || 's' from pabal_published")[0])
 	if err != nil {
 		t.Fatal(err)
 	}
