@@ -101,6 +101,22 @@ func TestGhostIsAbsentTwiceAndAlarms(t *testing.T) {
 	p.expectCount("confirm ghost", 1)
 }
 
+// Nobody waits for a confirmation: those of a moment share a transaction.
+func TestConfirmationsGather(t *testing.T) {
+	p := newProtocol(t)
+	p.record(view(0))
+	p.Settle(time.Second)
+	for n := range 100 {
+		p.record(view(n))
+		p.Pass(5 * time.Millisecond)
+	}
+	p.Settle(time.Second)
+	p.expectCount("confirm confirmed", 101)
+	if n := p.counts.of("confirm confirmed, batches"); n > 20 {
+		t.Errorf("%d transactions confirm what came back within half a second", n)
+	}
+}
+
 func TestOlderThanRetentionIsNoGhost(t *testing.T) {
 	p := newProtocol(t)
 	bodies := p.intercept(pay("A1", 1))

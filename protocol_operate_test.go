@@ -197,6 +197,32 @@ func TestRedeliverIsThrottled(t *testing.T) {
 	}
 }
 
+// A live event waits behind what is sent at once.
+func TestRedeliverSendsATenthOfASecondAtOnce(t *testing.T) {
+	p := newProtocol(t)
+	for n := range 100 {
+		p.record(view(n))
+	}
+	p.Settle(time.Second)
+	before := len(p.sent)
+	if _, err := p.order.Redeliver(t.Context(), pabal.Redelivery{Topic: orderViewed.Topic(), Rate: 100}); err != nil {
+		t.Fatal(err)
+	}
+	p.Pass(30 * time.Second)
+	at := map[time.Duration]int{}
+	for _, s := range p.sent[before:] {
+		at[s.after.Truncate(10*time.Millisecond)]++
+	}
+	for when, n := range at {
+		if n > 20 {
+			t.Errorf("after %v, %d events at a rate of 100 a second", when, n)
+		}
+	}
+	if len(p.sent) != before+100 {
+		t.Errorf("%d of 100 events were sent", len(p.sent)-before)
+	}
+}
+
 func TestRedeliveryEndsWithWhatWasRecordedWhenItWasOrdered(t *testing.T) {
 	p := newProtocol(t)
 	p.record(view(1), view(2), view(3))

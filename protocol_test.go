@@ -202,6 +202,7 @@ func (c *counts) Count(n pabal.Count) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n[n.Step+" "+n.Result] += n.N
+	c.n[n.Step+" "+n.Result+", batches"]++
 }
 
 func (c *counts) of(what string) int {

@@ -74,11 +74,17 @@ func (o *opening) withAll(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	whole.BeginTx(pgx.TxOptions{})
 	whole.QueuedQueries = append(whole.QueuedQueries, b.QueuedQueries...)
 	results := o.conn.SendBatch(ctx, whole)
-	if _, err := results.Exec(); err == nil {
+	_, err := results.Exec()
+	if err == nil {
 		o.is(results.Tx())
 		return results
 	}
-	_ = results.Close() // what it was will be told again
+	_ = results.Close()
+	if o.conn.IsClosed() { // why, nobody would tell again
+		o.err = fmt.Errorf("begin: %w", err)
+		o.is(closedTx())
+		return nil
+	}
 	o.begun(ctx)
 	return nil
 }
@@ -107,7 +113,11 @@ func (o *opening) Exec(ctx context.Context, query string, args ...any) (pgconn.C
 			return tag, err
 		}
 	}
-	return o.begun(ctx).Exec(ctx, query, args...)
+	tx := o.begun(ctx)
+	if o.err != nil {
+		return pgconn.CommandTag{}, o.err
+	}
+	return tx.Exec(ctx, query, args...)
 }
 
 // Query implements pgx.Tx.
@@ -122,7 +132,11 @@ func (o *opening) Query(ctx context.Context, query string, args ...any) (pgx.Row
 			return first, err
 		}
 	}
-	return o.begun(ctx).Query(ctx, query, args...)
+	tx := o.begun(ctx)
+	if o.err != nil {
+		return pgx.FailedBatchResults(&pgx.Batch{}, o.err).Query() // rows that tell, for whoever looks at their Err only
+	}
+	return tx.Query(ctx, query, args...)
 }
 
 // QueryRow implements pgx.Tx.
@@ -132,7 +146,11 @@ func (o *opening) QueryRow(ctx context.Context, query string, args ...any) pgx.R
 			return firstRow{results}
 		}
 	}
-	return o.begun(ctx).QueryRow(ctx, query, args...)
+	tx := o.begun(ctx)
+	if o.err != nil {
+		return firstRow{pgx.FailedBatchResults(&pgx.Batch{}, o.err)}
+	}
+	return tx.QueryRow(ctx, query, args...)
 }
 
 // Rollback implements pgx.Tx.
@@ -161,7 +179,11 @@ func (o *opening) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults 
 			return results
 		}
 	}
-	return o.begun(ctx).SendBatch(ctx, b)
+	tx := o.begun(ctx)
+	if o.err != nil {
+		return pgx.FailedBatchResults(b, o.err)
+	}
+	return tx.SendBatch(ctx, b)
 }
 
 // Prepare implements pgx.Tx.
