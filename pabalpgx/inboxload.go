@@ -20,18 +20,24 @@ const (
 			$6::text[]::uuid[], $7::text[], $8::bigint[], $9::text[]::uuid[], $10::bigint[], $11::timestamptz[], $12::timestamptz[],
 			$13::timestamptz[]) as v
 		on conflict do nothing returning i.id, i.source, i.job`
+	// Each row is looked up by itself (offset 0: the planner may not join it). Of a table without statistics the planner thinks that
+	// few rows belong to the consumer, and reads all of them.
 	sqlKnown = `select ` + rowColumns + ` from unnest($2::text[]::uuid[], $3::text[], $4::text[]::uuid[]) as v (id, source, job)
-		join {p}inbox i on i.consumer = $1::text and i.id = v.id and i.source = v.source and i.job = v.job`
+		cross join lateral (select * from {p}inbox i
+			where i.consumer = $1::text and i.id = v.id and i.source = v.source and i.job = v.job offset 0) i`
 
-	keyInput         = `unnest($2::text[], $3::text[], $4::text[], $5::text[]::uuid[]) with ordinality as k (source, topic, key, job, n)`
-	sqlInsertCursors = `insert into {p}cursor (consumer, source, topic, key, job, moved_at)
+	keyInput = `unnest($2::text[], $3::text[], $4::text[], $5::text[]::uuid[]) with ordinality as k (source, topic, key, job, n)`
+	// A row that is there already is locked, and not written: its condition is never true (PostgreSQL manual, INSERT: "all rows will
+	// be locked").
+	sqlLockCursors = `insert into {p}cursor as c (consumer, source, topic, key, job, moved_at)
 		select $1::text, k.source, k.topic, k.key, k.job, clock_timestamp() from ` + keyInput + ` order by k.n
-		on conflict do nothing`
-	oneCursor      = `c.consumer = $1::text and c.source = k.source and c.topic = k.topic and c.key = k.key and c.job = k.job`
-	sqlLockCursors = `select k.n, ` + cursorColumns + ` from ` + keyInput + ` join {p}cursor c on ` + oneCursor + `
-		order by k.n for update of c`
+		on conflict (consumer, source, topic, key, job) do update set moved_at = c.moved_at where false`
+	keyCursors = keyInput + ` cross join lateral (select * from {p}cursor c
+			where c.consumer = $1::text and c.source = k.source and c.topic = k.topic and c.key = k.key and c.job = k.job offset 0) c`
+	sqlReadCursors = `select k.n, ` + cursorColumns + `, (select true from {p}inbox i where ` + oneWaiting + ` limit 1) is not null
+		from ` + keyCursors + ` order by k.n`
 	oneWaiting = `i.consumer = $1::text and i.source = k.source and i.topic = k.topic and i.key = k.key and i.job = k.job and i.state <> 0`
-	sqlWaiting = `select k.n, ` + rowColumns + ` from ` + keyInput + ` join {p}cursor c on ` + oneCursor + `
+	sqlWaiting = `select k.n, ` + rowColumns + ` from ` + keyCursors + `
 		cross join lateral (select * from {p}inbox i where ` + oneWaiting + ` and (i.state = 1 or i.position > c.last_position)
 			order by i.position limit $6::bigint) i
 		order by k.n, i.position`
@@ -52,7 +58,7 @@ type identity struct {
 
 func identityOf(r *driver.Row) identity { return identity{r.ID, r.Job, r.Source} }
 
-// load places arrivals, in one round trip over pgx unless something has arrived before.
+// load places arrivals, in one round trip over pgx unless something has arrived before, or waits.
 func load(ctx context.Context, s session, l driver.Load) (driver.Loaded, error) {
 	r := driver.Loaded{
 		Known: make([]*driver.Row, len(l.Arrivals)), Cursors: make([]driver.Cursor, len(l.Keys)),
@@ -69,9 +75,13 @@ func load(ctx context.Context, s session, l driver.Load) (driver.Loaded, error) 
 				return err
 			}})
 	}
-	list = append(list, keyStatements(&l, &r)...)
+	var behind some
+	list = append(list, keyStatements(&l, &r, &behind)...)
 	list = append(list, memoryStatement(&l, &r))
 	if err := s.all(ctx, list); err != nil {
+		return r, err
+	}
+	if err := readWaiting(ctx, s, &l, &r, &behind); err != nil {
 		return r, err
 	}
 	return r, errors.Join(readKnown(ctx, s, &l, &r, fresh), countHeld(ctx, s, &l, &r))
@@ -97,8 +107,8 @@ func keyArgs(consumer string, keys []driver.CursorKey, more ...any) []any {
 	return append([]any{consumer, source, topic, key, job}, more...)
 }
 
-// keyStatements lock the cursors in the contract's order, and read what waits for them.
-func keyStatements(l *driver.Load, r *driver.Loaded) []statement {
+// keyStatements lock the cursors in the contract's order, and read them; behind becomes those for which something waits.
+func keyStatements(l *driver.Load, r *driver.Loaded, behind *some) []statement {
 	if len(l.Keys) == 0 {
 		return nil
 	}
@@ -112,34 +122,47 @@ func keyStatements(l *driver.Load, r *driver.Loaded) []statement {
 		keys[n] = l.Keys[i]
 		r.Cursors[i].CursorKey = l.Keys[i]
 	}
-	list := []statement{
-		{name: "insert cursors", query: sqlInsertCursors, args: keyArgs(l.Consumer, keys)},
-		{name: "lock cursors", query: sqlLockCursors, args: keyArgs(l.Consumer, keys), scan: func(row scanner) error {
+	return []statement{
+		{name: "lock cursors", query: sqlLockCursors, args: keyArgs(l.Consumer, keys)},
+		{name: "read cursors", query: sqlReadCursors, args: keyArgs(l.Consumer, keys), scan: func(row scanner) error {
 			var n int
 			var c driver.Cursor
-			err := row.Scan(append([]any{&n}, cursorFields(&c)...)...)
+			var waits bool
+			err := row.Scan(append(append([]any{&n}, cursorFields(&c)...), &waits)...)
 			if err == nil {
 				i := order[n-1]
 				c.CursorKey = l.Keys[i]
 				r.Cursors[i] = c
+				if waits {
+					behind.keys, behind.index = append(behind.keys, l.Keys[i]), append(behind.index, i)
+				}
 			}
 			return err
 		}},
 	}
-	if l.Waiting > 0 {
-		list = append(list, statement{name: "read waiting rows", query: sqlWaiting, args: keyArgs(l.Consumer, keys, l.Waiting),
-			scan: func(row scanner) error {
-				var n int
-				var w driver.Row
-				err := row.Scan(append([]any{&n}, rowFields(&w)...)...)
-				if err == nil {
-					i := order[n-1]
-					r.Waiting[i] = append(r.Waiting[i], w)
-				}
-				return err
-			}})
+}
+
+// some are some of a Load's keys.
+type some struct {
+	keys  []driver.CursorKey
+	index []int // of Keys
+}
+
+// readWaiting reads what waits for cursors. Mostly nothing does.
+func readWaiting(ctx context.Context, s session, l *driver.Load, r *driver.Loaded, behind *some) error {
+	if l.Waiting == 0 || len(behind.keys) == 0 {
+		return nil
 	}
-	return list
+	return s.query(ctx, func(row scanner) error {
+		var n int
+		var w driver.Row
+		err := row.Scan(append([]any{&n}, rowFields(&w)...)...)
+		if err == nil {
+			i := behind.index[n-1]
+			r.Waiting[i] = append(r.Waiting[i], w)
+		}
+		return err
+	}, sqlWaiting, keyArgs(l.Consumer, behind.keys, l.Waiting)...)
 }
 
 func compareKeys(a, b driver.CursorKey) int {
@@ -202,8 +225,7 @@ func readKnown(ctx context.Context, s session, l *driver.Load, r *driver.Loaded,
 
 // countHeld counts the held rows of the keys of which perhaps not all were read.
 func countHeld(ctx context.Context, s session, l *driver.Load, r *driver.Loaded) error {
-	var keys []driver.CursorKey
-	var index []int
+	var full some
 	for i := range l.Keys {
 		for k := range r.Waiting[i] {
 			if r.Waiting[i][k].State == driver.Held {
@@ -211,18 +233,18 @@ func countHeld(ctx context.Context, s session, l *driver.Load, r *driver.Loaded)
 			}
 		}
 		if len(r.Waiting[i]) == l.Waiting {
-			keys, index = append(keys, l.Keys[i]), append(index, i)
+			full.keys, full.index = append(full.keys, l.Keys[i]), append(full.index, i)
 		}
 	}
-	if len(keys) == 0 {
+	if len(full.keys) == 0 {
 		return nil
 	}
 	return s.query(ctx, func(row scanner) error {
 		var n, held int
 		err := row.Scan(&n, &held)
 		if err == nil {
-			r.WaitingCount[index[n-1]] = held
+			r.WaitingCount[full.index[n-1]] = held
 		}
 		return err
-	}, sqlCountHeld, keyArgs(l.Consumer, keys, driver.CountMax)...)
+	}, sqlCountHeld, keyArgs(l.Consumer, full.keys, driver.CountMax)...)
 }

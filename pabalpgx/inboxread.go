@@ -28,7 +28,7 @@ const (
 	sqlOver      = `select c.source, c.topic, c.key, c.job, ` + cursorColumns + ` from {p}cursor c
 		where c.over_id is not null and (c.consumer = $1::text or $1::text = '')
 		order by c.consumer, c.source, c.topic, c.key, c.job limit 100`
-	sqlCursors  = `select c.source, c.topic, c.key, c.job, ` + cursorColumns + ` from ` + keyInput + ` join {p}cursor c on ` + oneCursor + ` order by k.n`
+	sqlCursors  = `select c.source, c.topic, c.key, c.job, ` + cursorColumns + ` from ` + keyCursors + ` order by k.n`
 	sqlMemories = `select c.source, c.topic, c.joined_at,
 			(select forgot_before from {p}consumer f where f.consumer = c.consumer and f.source = '' and f.topic = '')
 		from {p}consumer c where c.consumer = $1::text and c.topic <> '' order by c.source, c.topic`

@@ -32,6 +32,7 @@ var costly = map[string]string{
 	"mark skips":             sqlSkipEvents,
 	"settle":                 sqlSettle,
 	"confirm":                sqlConfirm,
+	"confirm pending":        sqlConfirmPending,
 	"sweep":                  sqlTopics,
 	"count waiting":          sqlCountWaiting,
 	"count parked":           sqlCountParked,
@@ -48,7 +49,7 @@ var costly = map[string]string{
 		"order by i.source, i.topic, i.key, i.job, i.position, i.id limit $3::bigint",
 	"inbox: arrivals":          sqlInsertArrivals,
 	"inbox: known":             sqlKnown,
-	"inbox: lock cursors":      sqlLockCursors,
+	"inbox: read cursors":      sqlReadCursors,
 	"inbox: waiting":           sqlWaiting,
 	"inbox: count held":        sqlCountHeld,
 	"inbox: any due":           sqlAnyDue,
@@ -68,7 +69,7 @@ var wholeTable = regexp.MustCompile(`Seq Scan on pabal_((event|published)_` + ti
 // ofOurOwn run in transactions of the store's own.
 var ofOurOwn = map[string]bool{
 	"claim due": true, "claim due and accepted": true, "claim by id": true, "write a claim": true, "events of a claim": true,
-	"mark skips": true, "settle": true, "confirm": true, "forget by rows": true, "forget counters": true, "inbox: due": true,
+	"mark skips": true, "settle": true, "confirm": true, "confirm pending": true, "forget by rows": true, "forget counters": true, "inbox: due": true,
 	"inbox: due by id": true, "inbox: delete": true, "inbox: forget rows": true, "inbox: forget cursors": true,
 }
 
@@ -146,16 +147,89 @@ func TestHeldSnapshotCostsNoSweep(t *testing.T) {
 		{"claim due", sqlDueFresh, "('topic-1', clock_timestamp(), 256)"},
 	} {
 		plan := explained(t, pool, "analyze, buffers, costs off, timing off", nil, b.text(c.query), c.arguments)
-		pages := 0
-		for _, n := range buffers.FindStringSubmatch(plan)[1:] { // of the whole
-			some, _ := strconv.Atoi(n) // digits, or nothing
-			pages += some
-		}
+		pages := pagesOf(plan)
 		t.Logf("%s: %d pages", c.name, pages)
 		if pages > 150 {
 			t.Errorf("%s reads %d pages:\n%s", c.name, pages, plan)
 		}
 	}
+}
+
+// A consumer's rows are looked up one by one, also in tables without statistics, of which the planner thinks that they hold few
+// rows of each consumer.
+func TestPlacingReadsNoOtherRows(t *testing.T) {
+	pool, b := migrated(t)
+	for _, text := range []string{
+		"alter table pabal_inbox set (autovacuum_enabled = off)",
+		"alter table pabal_cursor set (autovacuum_enabled = off)",
+		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type)
+			select 'settlement', 'order', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', now(), now(), now(), n, 0, 'paid', 'A' || n, 'paid'
+			from generate_series(1, 10000) n`,
+		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at)
+			select consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at from pabal_inbox`,
+	} {
+		if _, err := pool.Exec(t.Context(), text); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+	}
+	const arrived = 76
+	rows, err := pool.Query(t.Context(), "select id::text, key from pabal_inbox order by position limit $1", arrived)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, id, source, job := make([]driver.CursorKey, 0, arrived), []string{}, []string{}, []string{}
+	for rows.Next() {
+		k := driver.CursorKey{Source: "order", Topic: "paid"}
+		var one string
+		if err := rows.Scan(&one, &k.Key); err != nil {
+			t.Fatal(err)
+		}
+		keys, id, source, job = append(keys, k), append(id, one), append(source, k.Source), append(job, k.Job.String())
+	}
+	if err := rows.Err(); err != nil || len(keys) != arrived {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	for name, c := range map[string]struct {
+		query string
+		args  []any
+	}{
+		"lock cursors": {sqlLockCursors, keyArgs("settlement", keys)},
+		"read cursors": {sqlReadCursors, keyArgs("settlement", keys)},
+		"cursors":      {sqlCursors, keyArgs("settlement", keys)},
+		"waiting":      {sqlWaiting, keyArgs("settlement", keys, 101)},
+		"known":        {sqlKnown, []any{"settlement", id, source, job}},
+	} {
+		lines, err := pool.Query(t.Context(), "explain (analyze, buffers, costs off, timing off) "+b.text(c.query), c.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := pgx.CollectRows(lines, pgx.RowTo[string])
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n := pagesOf(strings.Join(plan, "\n")); n > 8*arrived {
+			t.Errorf("%s reads %d pages for %d events:\n%s", name, n, arrived, strings.Join(plan, "\n"))
+		}
+		for _, line := range plan {
+			if m := rowsOf.FindStringSubmatch(line); m != nil {
+				if n, _ := strconv.ParseFloat(m[1], 64); n > arrived { // digits only
+					t.Errorf("%s reads %s rows for %d events:\n%s", name, m[1], arrived, strings.Join(plan, "\n"))
+				}
+			}
+		}
+	}
+}
+
+// rowsOf is how many rows a node of a plan answered.
+var rowsOf = regexp.MustCompile(`actual rows=([0-9.]+)`)
+
+// pagesOf is how many pages the whole of a plan read.
+func pagesOf(plan string) (pages int) {
+	for _, n := range buffers.FindStringSubmatch(plan)[1:] {
+		some, _ := strconv.Atoi(n) // digits, or nothing
+		pages += some
+	}
+	return pages
 }
 
 // The database compiles a statement that it thinks expensive (jit_above_cost), which takes it longer than any of these runs.

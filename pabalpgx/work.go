@@ -2,6 +2,7 @@ package pabalpgx
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,6 +56,14 @@ const (
 			last_error = case when v.error <> '' then v.error else p.last_error end
 		from clock, free join v on v.id = free.id where p.id = free.id and p.claims = v.claims`
 
+	// What comes back is mostly pending. In the order of ids, as sqlConfirm.
+	sqlConfirmPending = `with gone as (
+			delete from {p}pending p using unnest($1::text[]::uuid[]) as r (id) where p.id = r.id returning p.id, p.recorded_at
+		), published as (
+			insert into {p}published (recorded_at, id, published_at) select gone.recorded_at, gone.id, clock_timestamp() from gone
+			on conflict do nothing
+		)
+		select id, 1 from gone`
 	sqlConfirm = `with r as materialized (
 			select * from unnest($1::text[]::uuid[], $2::timestamptz[]) as r (id, recorded_at)
 		), held as materialized (
@@ -188,22 +197,36 @@ func (b *base) Settle(ctx context.Context, verdicts []driver.Settlement) error {
 	}})
 }
 
-// Confirm implements driver.Store: one statement.
+// Confirm implements driver.Store: one statement, and one more for what is not pending.
 func (b *base) Confirm(ctx context.Context, events []driver.Ref) ([]driver.Confirmation, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
 	found := make(map[uuid.UUID]driver.Confirmation, len(events))
-	scan := func(row scanner) error {
-		var id uuid.UUID
-		var answer int
-		err := row.Scan(nullID{&id}, &answer)
-		found[id] = driver.Confirmation(answer)
-		return err
+	confirm := func(query string, args ...any) error {
+		return b.once(ctx, sqlByIndex, statement{name: "confirm", query: query, args: args, scan: func(row scanner) error {
+			var id uuid.UUID
+			var answer int
+			err := row.Scan(nullID{&id}, &answer)
+			found[id] = driver.Confirmation(answer)
+			return err
+		}})
 	}
-	st := statement{name: "confirm", query: sqlConfirm, args: []any{refIDs(events), refTimes(events)}, scan: scan}
-	if err := b.once(ctx, sqlByIndex, st); err != nil {
+	sorted := refIDs(events)
+	slices.Sort(sorted)
+	if err := confirm(sqlConfirmPending, sorted); err != nil {
 		return nil, err
+	}
+	var others []driver.Ref
+	for _, ref := range events {
+		if _, is := found[ref.ID]; !is {
+			others = append(others, ref)
+		}
+	}
+	if len(others) > 0 {
+		if err := confirm(sqlConfirm, refIDs(others), refTimes(others)); err != nil {
+			return nil, err
+		}
 	}
 	answers := make([]driver.Confirmation, len(events))
 	for i, ref := range events {
