@@ -42,6 +42,8 @@ type Consumer[X any] struct {
 
 	// guarded by house.mu
 	lanes    []*consumerLane
+	stays    map[uint64]stay // by key, of what is in lanes
+	offered  meter
 	inflight []*arrival // received and not acknowledged, in order of arrival
 	waiting  int        // arrivals in lanes, running ones included
 	swept    int        // those of them that come from the inbox
@@ -59,6 +61,9 @@ type consumerLane struct {
 	wake  world.Signal
 }
 
+// stay is where the arrivals of a key are, and how many.
+type stay struct{ lane, arrivals int }
+
 // Consumer makes a consumer of this client's database. The name is its queue's at the broker and must be unique there: 1
 // to 64 letters, digits, '-' and '_'. What is wrong with it is reported by [Client.Run].
 func (c *Client[X]) Consumer(name string, options *ConsumerOptions) *Consumer[X] {
@@ -73,6 +78,7 @@ func (c *Client[X]) Consumer(name string, options *ConsumerOptions) *Consumer[X]
 	h := c.house
 	consumer := &Consumer[X]{
 		house: h, inbox: c.store.Inbox(), name: name, o: o, handlers: map[string]*handler[X]{}, joined: map[string]time.Time{},
+		stays: map[uint64]stay{},
 		acker: h.w.NewSignal(), roomy: h.w.NewSignal(), due: h.w.NewSignal(),
 		err: errors.Join(
 			checkName("consumer", name),
@@ -225,6 +231,7 @@ func (c *Consumer[X]) accept(ctx context.Context, deliveries []driver.Delivery) 
 	}
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
+	c.offered.add(len(arrivals), c.house.w.Now())
 	for i := range arrivals {
 		a := &arrivals[i]
 		if a.canary {
@@ -238,13 +245,9 @@ func (c *Consumer[X]) accept(ctx context.Context, deliveries []driver.Delivery) 
 	}
 }
 
-// enqueue gives an arrival to the lane of its key. The caller holds mu.
+// enqueue gives an arrival to a lane. The caller holds mu.
 func (c *Consumer[X]) enqueue(a *arrival) {
-	n := spread(a.row.Source, a.row.Topic, a.row.Key)
-	if a.row.Position == 0 {
-		n = spread(string(a.row.ID[:]))
-	}
-	l := c.lanes[n%uint64(len(c.lanes))]
+	l := c.lanes[c.laneOf(a)]
 	l.queue = append(l.queue, a)
 	c.waiting++
 	if a.delivery == nil {
@@ -253,17 +256,68 @@ func (c *Consumer[X]) enqueue(a *arrival) {
 	l.wake.Set()
 }
 
+// keyOf is what arrivals of a key have in common.
+func keyOf(a *arrival) uint64 { return spread(a.row.Source, a.row.Topic, a.row.Key) }
+
+// laneOf is the lane where others of an arrival's key are. Under load, events that may share a transaction otherwise go where a batch
+// of them forms. The caller holds mu.
+func (c *Consumer[X]) laneOf(a *arrival) int {
+	if a.row.Position == 0 {
+		return c.freeLane(a, spread(string(a.row.ID[:])))
+	}
+	key := keyOf(a)
+	s, here := c.stays[key]
+	if !here {
+		s.lane = c.freeLane(a, key)
+	}
+	s.arrivals++
+	c.stays[key] = s
+	return s.lane
+}
+
+func (c *Consumer[X]) freeLane(a *arrival, spread uint64) int {
+	if c.batches(a) && c.offered.busy() {
+		for i, l := range c.lanes {
+			if len(l.queue) < c.o.Batch {
+				return i
+			}
+		}
+	}
+	return int(spread % uint64(len(c.lanes)))
+}
+
+// left takes note of arrivals that are in no lane any more. The caller holds mu.
+func (c *Consumer[X]) left(arrivals ...*arrival) {
+	for _, a := range arrivals {
+		if a.row.Position != 0 {
+			key := keyOf(a)
+			s := c.stays[key]
+			if s.arrivals--; s.arrivals == 0 {
+				delete(c.stays, key)
+			} else {
+				c.stays[key] = s
+			}
+		}
+		if a.delivery == nil {
+			if c.swept--; c.swept == 0 {
+				c.due.Set() // something may wait to be alone
+			}
+		}
+	}
+	c.waiting -= len(arrivals)
+}
+
 func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *consumerLane) {
-	p := pace{most: c.o.Batch, longest: lingerMost}
+	var rate meter
 	for {
 		group, stop := c.take(ctx, l)
 		switch {
 		case stop:
 			return
 		case len(group) > 0:
-			start := w.Now()
+			rate.add(len(group), w.Now())
 			c.process(ctx, patience, w, group)
-			if d := p.linger(len(group), start, w.Now()); d > 0 {
+			if d := rate.pause(len(group), c.o.Batch); d > 0 {
 				_ = w.Sleep(ctx, d)
 			}
 		default:
@@ -278,7 +332,7 @@ func (c *Consumer[X]) take(ctx context.Context, l *consumerLane) (group []*arriv
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
 	if ctx.Err() != nil {
-		c.waiting -= len(l.queue)
+		c.left(l.queue...)
 		l.queue = nil
 		return nil, true
 	}
@@ -290,7 +344,7 @@ func (c *Consumer[X]) take(ctx context.Context, l *consumerLane) (group []*arriv
 		l.queue[0] = nil
 		l.queue = l.queue[1:]
 		if a.over {
-			c.waiting--
+			c.left(a)
 			continue
 		}
 		group = append(group, a)
@@ -309,7 +363,7 @@ func (c *Consumer[X]) batches(a *arrival) bool {
 
 // process handles a group until its outcome is in the database, waiting while that is away; or until ctx ends.
 func (c *Consumer[X]) process(ctx, patience context.Context, w world.World, group []*arrival) {
-	n, swept := len(group), group[0].delivery == nil // which is then alone
+	whole := group
 	for pause := retryFirst; len(group) > 0; pause = min(2*pause, retryMost) {
 		work, cancel := context.WithCancel(patience)
 		c.house.mu.Lock()
@@ -330,12 +384,7 @@ func (c *Consumer[X]) process(ctx, patience context.Context, w world.World, grou
 		_ = w.Sleep(ctx, pause)
 	}
 	c.house.mu.Lock()
-	c.waiting -= n
-	if swept {
-		if c.swept--; c.swept == 0 {
-			c.due.Set() // something may wait to be alone
-		}
-	}
+	c.left(whole...)
 	c.house.mu.Unlock()
 	c.roomy.Set()
 }

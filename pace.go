@@ -7,25 +7,11 @@ import (
 )
 
 const (
-	lingerTimes   = 16
-	lingerMost    = 50 * time.Millisecond
-	lingerPublish = 10 * time.Millisecond  // before a publish: it delays everybody
-	callLeast     = time.Millisecond       // what a publish call counts for, which costs two processes more than the time it takes
-	paceOver      = 200 * time.Millisecond // how far back the rate of events is looked at
-	paceForgets   = 16                     // batches after which a quick one no longer counts much
+	gathered   = 32                     // events that share what a batch costs by itself; more of them save little
+	gatherMost = 10 * time.Millisecond  // what a pause may delay events by
+	callLeast  = time.Millisecond       // what a call, or a transaction, counts for: it costs two processes more than the time it takes
+	paceOver   = 200 * time.Millisecond // how far back the rate of events is looked at
 )
-
-// pace decides whether what works in batches lets the next one gather. A transaction, or a call, costs much the same for one event as
-// for many, so under load fewer and larger ones serve more; where each could be served as it comes, waiting would only delay.
-type pace struct {
-	most    int // events in a batch
-	longest time.Duration
-
-	least time.Duration // what a batch costs at least, however quick it is
-
-	meter
-	once time.Duration // the quickest lately
-}
 
 // meter tells how quickly events have come lately.
 type meter struct {
@@ -47,20 +33,15 @@ func (m *meter) add(n int, at world.Mono) {
 	}
 }
 
-func (m *meter) moreThanOneIn(d time.Duration) bool { return m.events*float64(d) > m.span }
+// busy reports whether events come quicker than calls could serve them one by one. Then fewer and larger batches serve more; else
+// waiting for a larger one would only delay.
+func (m *meter) busy() bool { return m.events*float64(callLeast) > m.span }
 
-// linger is how long to wait before the next batch, after one of n events took from start to end. There is load when events come
-// quicker than they could be served one by one, each in the time of the quickest batch lately: a larger one, or one that others
-// held up, says nothing of that. What came alone, or well filled, needs no waiting.
-func (p *pace) linger(n int, start, end world.Mono) time.Duration {
-	took := end.Sub(start)
-	if p.last == 0 {
-		p.once = took
-	}
-	p.once = min(took, p.once+(took-p.once)/paceForgets)
-	p.add(n, start)
-	if n <= 1 || n >= p.most/2 || !p.moreThanOneIn(max(p.once, p.least)) {
+// pause is how long the next batch gathers after one of n events, of which most fit into one: until enough have come, at the rate of
+// lately. What came alone, or well filled, needs no waiting.
+func (m *meter) pause(n, most int) time.Duration {
+	if n <= 1 || n >= most/2 || !m.busy() {
 		return 0
 	}
-	return min(lingerTimes*p.once, p.longest)
+	return min(gatherMost, time.Duration(gathered*m.span/m.events))
 }

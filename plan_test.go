@@ -3,6 +3,7 @@ package pabal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ func planned(loaded driver.Loaded) (*Consumer[int], *planner[int]) {
 	c := &Consumer[int]{
 		house: &house{w: w, o: Options{RepublishAfter: time.Minute}}, name: "settlement",
 		o:        ConsumerOptions{Timeout: time.Second, Batch: 100, Tries: 10},
-		handlers: map[string]*handler[int]{"paid": {name: "paid"}},
+		handlers: map[string]*handler[int]{"paid": {name: "paid"}}, stays: map[uint64]stay{}, due: w.NewSignal(),
 	}
 	for range 8 {
 		c.lanes = append(c.lanes, &consumerLane{wake: w.NewSignal()})
@@ -112,28 +113,73 @@ func (l loads) Save(_ context.Context, _ int, s driver.Save) error {
 	return nil
 }
 
+// lanesUsed says how many lanes arrivals went into, and empties them.
+func lanesUsed(c *Consumer[int]) (used int) {
+	for _, l := range c.lanes {
+		if len(l.queue) > 0 {
+			used++
+		}
+		c.left(l.queue...)
+		l.queue = nil
+	}
+	return used
+}
+
 func TestEventsOfAKeyShareALane(t *testing.T) {
 	c, _ := planned(driver.Loaded{Cursors: make([]driver.Cursor, 1), Waiting: make([][]driver.Row, 1), WaitingCount: make([]int, 1)})
-	lanes := func() (used int) {
-		for _, l := range c.lanes {
-			if len(l.queue) > 0 {
-				used++
-			}
-			l.queue = nil
-		}
-		return used
-	}
 	for n := range 50 {
 		c.enqueue(planArrival(planRow(int64(n + 1))))
 	}
-	if n := lanes(); n != 1 {
+	if n := lanesUsed(c); n != 1 {
 		t.Errorf("a key's events are in %d lanes", n)
 	}
 	for range 50 {
 		c.enqueue(planArrival(driver.Row{ID: uuid.New()}))
 	}
-	if n := lanes(); n < 5 {
+	if n := lanesUsed(c); n < 5 {
 		t.Errorf("events without a key are in %d lanes only", n)
+	}
+	if len(c.stays) > 0 || c.waiting != 0 {
+		t.Errorf("of what left, %d stay and %d wait", len(c.stays), c.waiting)
+	}
+}
+
+func TestUnderLoadBatchesFillOneLaneFirst(t *testing.T) {
+	c, _ := planned(driver.Loaded{Cursors: make([]driver.Cursor, 1), Waiting: make([][]driver.Row, 1), WaitingCount: make([]int, 1)})
+	for _, h := range c.handlers {
+		h.batch = true
+	}
+	arrive := func(row driver.Row) int {
+		a := planArrival(row)
+		a.delivery = &driver.Delivery{Attempt: 1}
+		c.enqueue(a)
+		for i, l := range c.lanes {
+			if len(l.queue) > 0 && l.queue[len(l.queue)-1] == a {
+				return i
+			}
+		}
+		return -1
+	}
+	early := planRow(1)
+	early.Key = "early"
+	at := arrive(early)
+	c.offered.add(1, 1)
+	c.offered.add(1000, world.Mono(100*time.Millisecond))
+	for n := range 2 * c.o.Batch {
+		row := planRow(1)
+		row.Key = fmt.Sprint(n)
+		if n%2 == 0 {
+			row = driver.Row{ID: uuid.New(), Type: row.Type}
+		}
+		arrive(row)
+	}
+	late := planRow(2)
+	late.Key = early.Key
+	if again := arrive(late); again != at {
+		t.Errorf("an event went into lane %d while one of its key is in lane %d", again, at)
+	}
+	if n := lanesUsed(c); n > 3 {
+		t.Errorf("two batches are in %d lanes", n)
 	}
 }
 

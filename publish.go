@@ -163,7 +163,7 @@ func (p *publisher) laneOf(e *driver.Event) int {
 	if e.Key != "" {
 		return int(spread(e.Topic, e.Key) % uint64(len(p.lanes)))
 	}
-	if p.offered.moreThanOneIn(callLeast) {
+	if p.offered.busy() {
 		for i, l := range p.lanes {
 			if len(l.entries) < p.most() {
 				return i
@@ -224,14 +224,14 @@ func (p *publisher) run(ctx context.Context, w world.World) {
 }
 
 func (p *publisher) runLane(ctx context.Context, l *lane) {
-	rate := pace{most: p.most(), longest: lingerPublish, least: callLeast}
+	var rate meter
 	for {
 		batch, idle := p.take(ctx, l)
 		switch {
 		case len(batch) > 0:
-			start := p.w.Now()
+			rate.add(len(batch), p.w.Now())
 			p.publish(ctx, batch)
-			if d := rate.linger(len(batch), start, p.w.Now()); d > 0 {
+			if d := rate.pause(len(batch), p.most()); d > 0 {
 				_ = p.w.Sleep(ctx, d)
 			}
 		case !idle:
