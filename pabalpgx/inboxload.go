@@ -14,19 +14,27 @@ import (
 )
 
 const (
+	// In a subquery, an array is one of whose length the planner knows nothing: see eventInput.
 	sqlInsertArrivals = `insert into {p}inbox as i (consumer, id, source, topic, key, job, type, position, prev_id, prev_position, prev_at,
 			recorded_at, sent_at, received_at, state)
-		select $1::text, v.*, clock_timestamp(), 0 from unnest($2::text[]::uuid[], $3::text[], $4::text[], $5::text[],
-			$6::text[]::uuid[], $7::text[], $8::bigint[], $9::text[]::uuid[], $10::bigint[], $11::timestamptz[], $12::timestamptz[],
-			$13::timestamptz[]) as v
+		select $1::text, v.*, clock_timestamp(), 0 from unnest((select $2::text[]::uuid[]), (select $3::text[]), (select $4::text[]),
+			(select $5::text[]), (select $6::text[]::uuid[]), (select $7::text[]), (select $8::bigint[]), (select $9::text[]::uuid[]),
+			(select $10::bigint[]), (select $11::timestamptz[]), (select $12::timestamptz[]), (select $13::timestamptz[])) as v
+		on conflict do nothing returning i.id, i.source, i.job`
+	// Most transactions place one event.
+	sqlInsertArrival = `insert into {p}inbox as i (consumer, id, source, topic, key, job, type, position, prev_id, prev_position, prev_at,
+			recorded_at, sent_at, received_at, state)
+		values ($1::text, $2::text::uuid, $3::text, $4::text, $5::text, $6::text::uuid, $7::text, $8::bigint, $9::text::uuid, $10::bigint,
+			$11::timestamptz, $12::timestamptz, $13::timestamptz, clock_timestamp(), 0)
 		on conflict do nothing returning i.id, i.source, i.job`
 	// Each row is looked up by itself (offset 0: the planner may not join it). Of a table without statistics the planner thinks that
 	// few rows belong to the consumer, and reads all of them.
-	sqlKnown = `select ` + rowColumns + ` from unnest($2::text[]::uuid[], $3::text[], $4::text[]::uuid[]) as v (id, source, job)
+	sqlKnown = `select ` + rowColumns + ` from unnest((select $2::text[]::uuid[]), (select $3::text[]), (select $4::text[]::uuid[])) as v (id, source, job)
 		cross join lateral (select * from {p}inbox i
 			where i.consumer = $1::text and i.id = v.id and i.source = v.source and i.job = v.job offset 0) i`
 
-	keyInput = `unnest($2::text[], $3::text[], $4::text[], $5::text[]::uuid[]) with ordinality as k (source, topic, key, job, n)`
+	keyInput = `unnest((select $2::text[]), (select $3::text[]), (select $4::text[]), (select $5::text[]::uuid[]))
+		with ordinality as k (source, topic, key, job, n)`
 	// A row that is there already is locked, and not written: its condition is never true (PostgreSQL manual, INSERT: "all rows will
 	// be locked").
 	sqlLockCursors = `insert into {p}cursor as c (consumer, source, topic, key, job, moved_at)
@@ -43,11 +51,15 @@ const (
 		order by k.n, i.position`
 	sqlCountHeld = `select k.n, (select count(*) from (select from {p}inbox i where ` + oneWaiting + ` and i.state = 1 limit $6::bigint) few)
 		from ` + keyInput
+	// What the inbox remembers is asked after what it knows: rows are forgotten by whoever has said so before.
 	sqlMemory = `select clock_timestamp(), m.n, c.joined_at,
 			(select f.forgot_before from {p}consumer f where f.consumer = $1::text and f.source = '' and f.topic = '')
-		from unnest($2::text[], $3::text[]) with ordinality as m (source, topic, n)
+		from unnest((select $2::text[]), (select $3::text[])) with ordinality as m (source, topic, n)
 		left join {p}consumer c on c.consumer = $1::text and c.source = m.source and c.topic = m.topic
 		union all select clock_timestamp(), 0, null, null`
+	sqlMemoryOfOne = `select clock_timestamp(), 1,
+		(select c.joined_at from {p}consumer c where c.consumer = $1::text and c.source = $2::text and c.topic = $3::text),
+		(select f.forgot_before from {p}consumer f where f.consumer = $1::text and f.source = '' and f.topic = '')`
 )
 
 // identity is what a row of the inbox is known by.
@@ -65,15 +77,22 @@ func load(ctx context.Context, s session, l driver.Load) (driver.Loaded, error) 
 		Waiting: make([][]driver.Row, len(l.Keys)), WaitingCount: make([]int, len(l.Keys)),
 	}
 	fresh := make(map[identity]bool, len(l.Arrivals))
+	isFresh := func(row scanner) error {
+		var at identity
+		err := row.Scan(nullID{&at.id}, &at.source, nullID{&at.job})
+		fresh[at] = true
+		return err
+	}
 	var list []statement
-	if len(l.Arrivals) > 0 {
-		list = append(list, statement{name: "insert arrivals", query: sqlInsertArrivals, args: arrivalArgs(&l),
-			scan: func(row scanner) error {
-				var at identity
-				err := row.Scan(nullID{&at.id}, &at.source, nullID{&at.job})
-				fresh[at] = true
-				return err
-			}})
+	switch len(l.Arrivals) {
+	case 0:
+	case 1:
+		a := &l.Arrivals[0]
+		list = append(list, statement{name: "insert arrival", query: sqlInsertArrival, args: []any{l.Consumer, a.ID.String(), a.Source, a.Topic,
+			a.Key, a.Job.String(), a.Type, a.Position, idOrNull(a.Prev.ID), positionOrNull(a.Prev.Position), timeOrNull(a.Prev.RecordedAt),
+			a.RecordedAt, a.SentAt}, scan: isFresh})
+	default:
+		list = append(list, statement{name: "insert arrivals", query: sqlInsertArrivals, args: arrivalArgs(&l), scan: isFresh})
 	}
 	var behind some
 	list = append(list, keyStatements(&l, &r, &behind)...)
@@ -187,7 +206,11 @@ func memoryStatement(l *driver.Load, r *driver.Loaded) statement {
 	for _, k := range l.Keys {
 		note(k)
 	}
-	return statement{name: "read memory", query: sqlMemory, args: []any{l.Consumer, source, topic}, scan: func(row scanner) error {
+	query, args := sqlMemory, []any{l.Consumer, source, topic}
+	if len(r.Memory) == 1 {
+		query, args = sqlMemoryOfOne, []any{l.Consumer, source[0], topic[0]}
+	}
+	return statement{name: "read memory", query: query, args: args, scan: func(row scanner) error {
 		var n int
 		var joined, forgot time.Time
 		err := row.Scan(nullTime{&r.Now}, &n, nullTime{&joined}, nullTime{&forgot})

@@ -28,8 +28,9 @@ const (
 		where i.consumer = $1::text and i.id = v.id and i.source = v.source and i.job = v.job`
 	sqlSaveCursors = `insert into {p}cursor (consumer, source, topic, key, job, begun, began, last_id, last_position, last_at,
 			over_id, over_position, over_at, moved_at)
-		select $1::text, v.*, clock_timestamp() from unnest($2::text[], $3::text[], $4::text[], $5::text[]::uuid[], $6::boolean[],
-			$7::bigint[], $8::text[]::uuid[], $9::bigint[], $10::timestamptz[], $11::text[]::uuid[], $12::bigint[], $13::timestamptz[]) as v
+		select $1::text, v.*, clock_timestamp() from unnest((select $2::text[]), (select $3::text[]), (select $4::text[]),
+			(select $5::text[]::uuid[]), (select $6::boolean[]), (select $7::bigint[]), (select $8::text[]::uuid[]), (select $9::bigint[]),
+			(select $10::timestamptz[]), (select $11::text[]::uuid[]), (select $12::bigint[]), (select $13::timestamptz[])) as v
 		on conflict (consumer, source, topic, key, job) do update set begun = excluded.begun, began = excluded.began,
 			last_id = excluded.last_id, last_position = excluded.last_position, last_at = excluded.last_at,
 			over_id = excluded.over_id, over_position = excluded.over_position, over_at = excluded.over_at,

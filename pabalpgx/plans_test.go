@@ -48,6 +48,7 @@ var costly = map[string]string{
 	"inbox: all of ids": "select " + rowColumns + " from {p}inbox i where i.consumer = $1::text and i.id = any ($2::text[]::uuid[]) " +
 		"order by i.source, i.topic, i.key, i.job, i.position, i.id limit $3::bigint",
 	"inbox: arrivals":          sqlInsertArrivals,
+	"inbox: arrival":           sqlInsertArrival,
 	"inbox: known":             sqlKnown,
 	"inbox: read cursors":      sqlReadCursors,
 	"inbox: waiting":           sqlWaiting,
