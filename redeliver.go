@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
 )
 
 // Redelivering: a job sends recorded events once more, a page at a time, at its rate. What it has sent lies in the
@@ -18,7 +19,8 @@ import (
 const (
 	jobsEvery  = 15 * time.Second
 	jobLease   = 30 * time.Second
-	jobPage    = 100    // most events of one
+	jobSaved   = jobLease / 3 // how long it goes on without saying so
+	jobPage    = 100
 	jobLastMax = 10_000 // keys whose last event is kept in mind
 )
 
@@ -64,13 +66,13 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 		return err
 	}
 	last := map[string]driver.Ref{}
+	due := ration{rate: spec.Rate, from: r.w.Now()}
 	for ctx.Err() == nil {
 		if mine, err := r.save(ctx, &job); err != nil || !mine {
 			return err // somebody else has it
 		}
-		start := r.w.Now()
 		filter := spec.filter()
-		filter.After, filter.Limit = job.Resume, pageOf(spec.Rate)
+		filter.After, filter.Limit = job.Resume, jobPage
 		page, err := r.read(ctx, driver.Query{Events: &filter})
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
@@ -81,7 +83,7 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 			r.log.Info("redelivery is done", "job", job.ID, "events", job.Sent)
 			return err
 		}
-		sent, err := r.send(ctx, &job, &spec, page, last)
+		sent, err := r.send(ctx, &job, &spec, page, last, &due)
 		job.Sent += sent
 		if err != nil {
 			job.LastError = reason("interrupted", err)
@@ -89,13 +91,40 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 			return err
 		}
 		r.o.Observer.Count(Count{Step: "redeliver", Result: "accepted", Topic: spec.Topic, Consumer: spec.Consumer, N: sent})
-		_ = r.w.Sleep(ctx, time.Duration(sent)*time.Second/time.Duration(spec.Rate)-r.w.Now().Sub(start))
 	}
 	return ctx.Err()
 }
 
-// pageOf is how many events are sent at once: what is due in a tenth of a second, for live events wait behind them.
-func pageOf(rate int) int { return max(1, min(jobPage, rate/10)) }
+// ration spreads a job's events evenly, for live ones wait behind them.
+type ration struct {
+	rate int // events a second
+	from world.Mono
+	sent int // since from
+}
+
+// now is how many events may be sent, or how long to wait for the next. What was held up is made up for by no more than a tenth
+// of a second's worth.
+func (t *ration) now(at world.Mono) (n int, wait time.Duration) {
+	n = 1 + int(at.Sub(t.from).Microseconds()*int64(t.rate)/1e6) - t.sent
+	if most := max(1, t.rate/10); n > most {
+		t.from, t.sent, n = at, 1-most, most
+	}
+	if n > 0 {
+		return n, 0
+	}
+	next := time.Duration(int64(t.sent)*1e6/int64(t.rate)+1) * time.Microsecond
+	return 0, t.from.Add(next).Sub(at)
+}
+
+// wait waits until events may be sent; 0 when ctx has ended.
+func (r *redeliverer) wait(ctx context.Context, due *ration) int {
+	for {
+		n, d := due.now(r.w.Now())
+		if n > 0 || r.w.Sleep(ctx, max(d, time.Millisecond)) != nil {
+			return n
+		}
+	}
+}
 
 func (r *redeliverer) save(ctx context.Context, job *driver.Job) (mine bool, err error) {
 	call, cancel := r.w.Deadline(context.WithoutCancel(ctx), r.o.PublishTimeout)
@@ -105,11 +134,19 @@ func (r *redeliverer) save(ctx context.Context, job *driver.Job) (mine bool, err
 	return n > 0, err
 }
 
-// send publishes a page in order and moves the job's resume point along.
+// send publishes a page in order, or as much of it as there is time for, and moves the job's resume point along.
 func (r *redeliverer) send(
-	ctx context.Context, job *driver.Job, spec *Redelivery, page driver.Reading, last map[string]driver.Ref,
+	ctx context.Context, job *driver.Job, spec *Redelivery, page driver.Reading, last map[string]driver.Ref, due *ration,
 ) (sent int, err error) {
-	for start := 0; start < len(page.Events); {
+	began := r.w.Now()
+	for start := 0; start < len(page.Events) && r.w.Now().Sub(began) < jobSaved; {
+		most := r.wait(ctx, due)
+		if most == 0 {
+			return sent, ctx.Err()
+		}
+		if r.limits.Batch > 0 {
+			most = min(most, r.limits.Batch)
+		}
 		topic := page.Events[start].Event.Topic
 		end, to := start, driver.Destination{Queue: spec.Consumer}
 		if spec.Consumer == "" {
@@ -120,7 +157,7 @@ func (r *redeliverer) send(
 		}
 		var messages []driver.Message
 		bytes := 0
-		for ; end < len(page.Events) && (r.limits.Batch == 0 || len(messages) < r.limits.Batch); end++ {
+		for ; end < len(page.Events) && len(messages) < most; end++ {
 			e := envelope{Event: page.Events[end].Event, Source: r.source, SentAt: page.Now}
 			bytes += sizeOnWire(&e.Event) + envelopeRoom
 			if e.Topic != topic || end > start && r.limits.BatchBytes > 0 && bytes > r.limits.BatchBytes {
@@ -136,6 +173,7 @@ func (r *redeliverer) send(
 		}
 		n, err := r.publish(ctx, to, messages)
 		sent += n
+		due.sent += n
 		if n > 0 {
 			job.Resume = page.Events[start+n-1].Event.Ref()
 		}

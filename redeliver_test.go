@@ -1,0 +1,40 @@
+package pabal
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pabal-go/pabal/internal/world"
+)
+
+func TestRedeliveredEventsAreSpreadEvenly(t *testing.T) {
+	due := ration{rate: 250}
+	at := world.Mono(0)
+	expect := func(what string, want int) {
+		t.Helper()
+		n, wait := due.now(at)
+		if n != want || (n == 0) != (wait > 0) {
+			t.Errorf("%s: %d and %v, expected %d", what, n, wait, want)
+		}
+		due.sent += n
+	}
+	expect("the first", 1)
+	expect("the second, at once", 0)
+	at = at.Add(4 * time.Millisecond)
+	expect("the second, in time", 1)
+	at = at.Add(40 * time.Millisecond)
+	expect("after a slow call", 10)
+	at = at.Add(time.Minute)
+	expect("after a pause", 25)
+	expect("right after", 0)
+	at = at.Add(4 * time.Millisecond)
+	expect("then", 1)
+	for range 1000 {
+		_, wait := due.now(at)
+		at = at.Add(wait)
+		expect("in a row", 1)
+	}
+	if most := 4100 * time.Millisecond; at.Sub(due.from) > most {
+		t.Errorf("1,000 more took %v", at.Sub(due.from))
+	}
+}
