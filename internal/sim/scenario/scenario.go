@@ -307,6 +307,9 @@ func (r *run) start(name string, main program) {
 func (r *run) client(p process, w world.World, database, source string) (*pabal.Client[*sim.Tx], *sim.Store) {
 	pool := r.databases[database].Connect(w, p.link("database-"+database))
 	options := &pabal.Options{Logger: p.log, RepublishAfter: r.c.RepublishAfter}
+	if database != "order" { // which publish nothing, and whose inbox is swept when something becomes due here
+		options.Sweep = 10 * time.Second
+	}
 	if p.name == "order-2" { // a small one, which has to leave events to the republisher
 		options.Queue, options.Lanes = 2, 1
 	}
