@@ -17,6 +17,7 @@ const (
 	aloneEvery   = 10 * time.Second // while a topic does not accept, and process
 	provenMargin = 30 * time.Second // proven_at beyond accepted_at by this: what was accepted then had time to come back
 	failuresMax  = 10
+	claimsMany   = 16 // of a topic in a sweep
 
 	// A topic is proven every proofEvery, by the lowest sentat since the last time, and provenMargin beyond the acceptance: an
 	// event that is due sooner is never charged, and so never parked.
@@ -173,41 +174,53 @@ func (r *republisher) sweepTopic(ctx context.Context, t *driver.Topic, after tim
 	accepted.Accepted, accepted.AcceptedBefore = true, g.acceptedBefore
 	if g.alone {
 		fresh.Limit, accepted.Limit = 1, 1
-		n, err := r.claim(ctx, t, fresh, true)
+		n, err := r.claim(ctx, t, &fresh, true)
 		if n == 0 && err == nil && g.accepted {
-			_, err = r.claim(ctx, t, accepted, true)
+			_, err = r.claim(ctx, t, &accepted, true)
 		}
 		return false, err
 	}
 	if !g.fresh {
 		return false, nil
 	}
-	n, err := r.claim(ctx, t, fresh, false)
+	n, err := r.claimMany(ctx, t, fresh)
 	if err != nil {
 		return false, err
 	}
 	m := 0
 	if g.accepted {
-		if m, err = r.claim(ctx, t, accepted, false); err != nil {
+		if m, err = r.claimMany(ctx, t, accepted); err != nil {
 			return false, err
 		}
 	}
 	if m == 0 && g.probe {
 		probe := driver.Selection{Topic: t.Name, Limit: 1, Accepted: true, Probe: r.o.RepublishAfter}
-		if _, err = r.claim(ctx, t, probe, false); err != nil {
+		if _, err = r.claim(ctx, t, &probe, false); err != nil {
 			return false, err
 		}
 	}
 	return n+m >= publishBatch>>crashesShift, nil
 }
 
-// claim claims and offers what it got; it returns how many rows it changed.
-func (r *republisher) claim(ctx context.Context, t *driver.Topic, s driver.Selection, alone bool) (int, error) {
+// claimMany claims one batch after the other while they are full and the lanes have room, some at most: other topics wait.
+func (r *republisher) claimMany(ctx context.Context, t *driver.Topic, s driver.Selection) (all int, err error) {
+	for range claimsMany {
+		n, err := r.claim(ctx, t, &s, false)
+		if all += n; err != nil || n < publishBatch || r.publisher.room() < publishBatch {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// claim claims and offers what it got; it returns how many rows it changed, and has s go on behind them.
+func (r *republisher) claim(ctx context.Context, t *driver.Topic, s *driver.Selection, alone bool) (int, error) {
 	s.Decide = func(now time.Time, rows []driver.Pending) []driver.Decision {
+		s.After = rows[len(rows)-1].DueAt
 		return claimDue(rows, now, t.ProvenAt, r.o.Lease)
 	}
 	start := r.w.Now()
-	claimed, err := r.store.Claim(ctx, s)
+	claimed, err := r.store.Claim(ctx, *s)
 	if err != nil || len(claimed) == 0 {
 		return 0, err
 	}
