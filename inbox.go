@@ -173,12 +173,18 @@ func (c *Consumer[X]) finishTx(ctx context.Context, tx X, how driver.Ending) err
 // keysOf returns the distinct cursor keys of rows with a position, in order of appearance.
 func keysOf(rows []driver.Row) []driver.CursorKey {
 	var keys []driver.CursorKey
-	seen := make(map[driver.CursorKey]bool, len(rows))
+	var seen map[driver.CursorKey]bool
 	for i := range rows {
-		if key := rows[i].CursorKey; rows[i].Position != 0 && !seen[key] {
-			seen[key] = true
-			keys = append(keys, key)
+		key := rows[i].CursorKey
+		if rows[i].Position == 0 || seen[key] {
+			continue
 		}
+		if seen == nil {
+			seen = make(map[driver.CursorKey]bool, len(rows)-i)
+			keys = make([]driver.CursorKey, 0, len(rows)-i)
+		}
+		seen[key] = true
+		keys = append(keys, key)
 	}
 	return keys
 }

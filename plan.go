@@ -45,6 +45,9 @@ type planner[X any] struct {
 // firsts are the arrivals of a group, for one attempt: another one begins with what was received. Further copies of an event
 // come apart: they are duplicates of the first one, whatever the inbox knows.
 func firsts(group []*arrival) (work []arrival, copies []*arrival) {
+	if len(group) == 1 {
+		return []arrival{*group[0]}, nil
+	}
 	type identity struct {
 		source  string
 		id, job uuid.UUID

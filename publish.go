@@ -269,6 +269,7 @@ func (p *publisher) take(ctx context.Context, l *lane) (batch []entry, idle bool
 		bytes = p.limits.BatchBytes
 	}
 	name := l.entries[0].event.Topic
+	batch = make([]entry, 0, min(most, len(l.entries)))
 	var others []entry // of other topics, passed over
 	n := 0
 	for ; n < len(l.entries) && len(batch) < most && len(others) < passedMax; n++ {
@@ -286,8 +287,14 @@ func (p *publisher) take(ctx context.Context, l *lane) (batch []entry, idle bool
 	}
 	left := n - len(others)
 	copy(l.entries[left:n], others)
-	clear(l.entries[:left])
-	l.entries = l.entries[left:]
+	if rest := len(l.entries) - left; rest <= left { // its place is used again
+		copy(l.entries, l.entries[left:])
+		clear(l.entries[rest:])
+		l.entries = l.entries[:rest]
+	} else {
+		clear(l.entries[:left])
+		l.entries = l.entries[left:]
+	}
 	p.queued -= len(batch)
 	return batch, true
 }
@@ -336,7 +343,7 @@ func (p *publisher) sendable(batch []entry, name string) []entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	accepts, now := p.topic(name).accepts(), p.w.Now()
-	sendable := batch[:0:0]
+	sendable := batch[:0]
 	for i := range batch {
 		e := batch[i : i+1]
 		switch {
