@@ -66,7 +66,7 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 		return err
 	}
 	last := map[string]driver.Ref{}
-	due := ration{rate: spec.Rate, from: r.w.Now()}
+	due := newRation(spec.Rate, r.limits, r.w.Now())
 	for ctx.Err() == nil {
 		if mine, err := r.save(ctx, &job); err != nil || !mine {
 			return err // somebody else has it
@@ -98,18 +98,24 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 // ration spreads a job's events evenly, for live ones wait behind them.
 type ration struct {
 	rate int // events a second
+	most int // at once, after something held them up: a tenth of a second's worth
+	few  int // at once at least: where the broker counts calls, full ones
 	from world.Mono
 	sent int // since from
 }
 
-// now is how many events may be sent, or how long to wait for the next. What was held up is made up for by no more than a tenth
-// of a second's worth.
+func newRation(rate int, l driver.Limits, now world.Mono) ration {
+	most := max(1, rate/10)
+	return ration{rate: rate, most: most, few: max(1, min(l.Batch, most)), from: now}
+}
+
+// now is how many events may be sent, or how long to wait for the next.
 func (t *ration) now(at world.Mono) (n int, wait time.Duration) {
-	n = 1 + int(at.Sub(t.from).Microseconds()*int64(t.rate)/1e6) - t.sent
-	if most := max(1, t.rate/10); n > most {
-		t.from, t.sent, n = at, 1-most, most
+	n = t.few + int(at.Sub(t.from).Microseconds()*int64(t.rate)/1e6) - t.sent
+	if n > t.most {
+		t.from, t.sent, n = at, t.few-t.most, t.most
 	}
-	if n > 0 {
+	if n >= t.few {
 		return n, 0
 	}
 	next := time.Duration(int64(t.sent)*1e6/int64(t.rate)+1) * time.Microsecond

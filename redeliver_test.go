@@ -4,12 +4,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/world"
 )
 
 func TestRedeliveredEventsAreSpreadEvenly(t *testing.T) {
-	due := ration{rate: 250}
 	at := world.Mono(0)
+	due := newRation(250, driver.Limits{}, at)
 	expect := func(what string, want int) {
 		t.Helper()
 		n, wait := due.now(at)
@@ -36,5 +37,21 @@ func TestRedeliveredEventsAreSpreadEvenly(t *testing.T) {
 	}
 	if most := 4100 * time.Millisecond; at.Sub(due.from) > most {
 		t.Errorf("1,000 more took %v", at.Sub(due.from))
+	}
+}
+
+func TestRedeliveredEventsFillCallsWhereCallsAreCounted(t *testing.T) {
+	at := world.Mono(0)
+	due := newRation(250, driver.Limits{Batch: 10}, at)
+	for n := range 100 {
+		got, wait := due.now(at)
+		if got != 10 {
+			t.Fatalf("call %d is of %d events", n, got)
+		}
+		due.sent += got
+		if got, wait = due.now(at); got != 0 || wait < 39*time.Millisecond || wait > 41*time.Millisecond {
+			t.Fatalf("after call %d: %d and %v, expected 40 ms", n, got, wait)
+		}
+		at = at.Add(wait)
 	}
 }
