@@ -32,25 +32,34 @@ func Postgres(t testing.TB, settings ...string) *PostgresServer {
 	if given := os.Getenv("PABAL_TEST_POSTGRES"); given != "" && len(settings) == 0 {
 		return &PostgresServer{URL: given}
 	}
-	p := newProcess(t)
+	s := &PostgresServer{Process: newProcess(t)}
+	startPostgres(s, nil, settings)
+	return s
+}
+
+// startPostgres makes the server's data and starts it, with more of an environment.
+func startPostgres(s *PostgresServer, env, settings []string) {
+	p, t := s.Process, s.t
+	t.Helper()
 	bin := postgresBin(t)
 	data := filepath.Join(p.Dir, "data")
 	settings = append([]string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(p.Port), "unix_socket_directories=" + p.Dir, "fsync=off",
 		"max_connections=300", "max_prepared_transactions=10",
 	}, settings...)
-	s := spec{name: "PostgreSQL", user: "postgres", args: []string{filepath.Join(bin, "postgres"), "-D", data}, ready: answersPostgres(p.Port)}
+	run := spec{name: "PostgreSQL", user: "postgres", env: env, args: []string{filepath.Join(bin, "postgres"), "-D", data},
+		ready: answersPostgres(p.Port)}
 	for _, setting := range settings {
-		s.args = append(s.args, "-c", setting)
+		run.args = append(run.args, "-c", setting)
 	}
-	p.spec = s
+	p.spec = run
 	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 	initdb.Dir, initdb.SysProcAttr = p.Dir, p.attributes()
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	p.start(s)
-	return &PostgresServer{Process: p, URL: fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", p.Port)}
+	p.start(run)
+	s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", p.Port)
 }
 
 // Database is the server's URL with another database's name.

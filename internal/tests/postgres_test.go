@@ -27,13 +27,14 @@ func TestMain(m *testing.M) {
 // openPostgres opens a database that goes by a name, and makes it at first.
 func openPostgres(t testing.TB, name string) (*sql.DB, driver.Store[*sql.Tx]) {
 	t.Helper()
-	return openPostgresThrough(t, name, func(url string) string { return url })
+	return openPostgresOn(t, servers.SharedPostgres(), name, func(url string) string { return url })
 }
 
-// openPostgresThrough does so by way of another address.
-func openPostgresThrough(t testing.TB, name string, way func(url string) string) (*sql.DB, driver.Store[*sql.Tx]) {
+// openPostgresOn does so on a server, by way of another address.
+func openPostgresOn(
+	t testing.TB, server *servers.PostgresServer, name string, way func(url string) string,
+) (*sql.DB, driver.Store[*sql.Tx]) {
 	t.Helper()
-	server := servers.SharedPostgres()
 	hash := fnv.New64a()
 	_, _ = hash.Write([]byte(name))
 	name = fmt.Sprintf("shop_%x", hash.Sum64())

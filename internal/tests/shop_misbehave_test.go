@@ -13,6 +13,7 @@ import (
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/driver/misbehave"
 	"github.com/pabal-go/pabal/internal/hostile"
+	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalsql"
 	"github.com/pabal-go/pabal/shop"
 )
@@ -79,7 +80,7 @@ func TestShopAmongMisbehaviour(t *testing.T) {
 	t.Run("Postgres", func(t *testing.T) {
 		var proxies []*hostile.Commits
 		misbehaving(t, seed, kind{dialect: "postgres", trouble: misbehave.New(seed, nil), open: func(t testing.TB, name string) (*sql.DB, driver.Store[*sql.Tx]) {
-			return openPostgresThrough(t, name, func(url string) string {
+			return openPostgresOn(t, servers.SharedPostgres(), name, func(url string) string {
 				p := hostile.StartCommits(t, url, seed, hostile.CommitRates{})
 				proxies = append(proxies, p)
 				return p.URL
@@ -106,16 +107,7 @@ func misbehaving(t *testing.T, seed uint64, k kind, commits func(begin bool)) {
 	total := &shop.Traffic{}
 	busy := func(d time.Duration) {
 		seed++
-		load := shop.Load{URL: v.server.URL, For: d, Rate: 100, Seed: seed, Patience: 2 * time.Minute}
-		traffic, err := load.Run(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		total.Placed += traffic.Placed
-		total.Paid += traffic.Paid
-		total.Cancelled += traffic.Cancelled
-		total.Repeated += traffic.Repeated
-		total.Complaints = append(total.Complaints, traffic.Complaints...)
+		v.busy(t, total, shop.Load{For: d, Rate: 100, Seed: seed, Patience: 2 * time.Minute})
 	}
 	busy(200 * time.Millisecond) // the catalogue is to be there: a load waits for it only 10 s
 	k.trouble.Set(everything())
@@ -138,6 +130,21 @@ func misbehaving(t *testing.T, seed uint64, k kind, commits func(begin bool)) {
 	t.Logf("%d paid, %d requests repeated", total.Paid, total.Repeated)
 	reconciled(t, v, total, *misbehaveWait)
 	v.inOrder(t)
+}
+
+// busy makes traffic in the village, and adds it to what there was in all.
+func (v *village) busy(t *testing.T, total *shop.Traffic, load shop.Load) {
+	t.Helper()
+	load.URL = v.server.URL
+	traffic, err := load.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	total.Placed += traffic.Placed
+	total.Paid += traffic.Paid
+	total.Cancelled += traffic.Cancelled
+	total.Repeated += traffic.Repeated
+	total.Complaints = append(total.Complaints, traffic.Complaints...)
 }
 
 // missing are the faults that have not come.
