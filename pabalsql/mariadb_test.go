@@ -72,6 +72,20 @@ func TestMariaDBConformance(t *testing.T) {
 	t.Run("as MySQL", func(t *testing.T) { storetest.Run(t, asMySQLHarness(m)) })
 }
 
+// Retries of what was refused, and of what was done without an answer, find the same as if nothing had happened.
+func TestMariaDBConformanceMisbehaving(t *testing.T) {
+	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
+	t.Run("as it comes", func(t *testing.T) { storetest.RunMisbehaving(t, mariaDBHarness(m, ""), 1) })
+	t.Run("as MySQL", func(t *testing.T) { storetest.RunMisbehaving(t, asMySQLHarness(m), 3) })
+}
+
+// A process of the release before works on tables of the next.
+func TestMariaDBConformanceOnTablesOfTheNextVersion(t *testing.T) {
+	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
+	t.Run("as it comes", func(t *testing.T) { storetest.Run(t, onNextVersion(mariaDBHarness(m, ""))) })
+	t.Run("as MySQL", func(t *testing.T) { storetest.Run(t, onNextVersion(asMySQLHarness(m))) })
+}
+
 var (
 	differentialFirst = flag.Uint64("differential.first", 0, "the first of the new seeds of the differential test; 0: by chance")
 	differentialSeeds = flag.Uint64("differential.seeds", 1, "how many new seeds the differential test runs")

@@ -36,7 +36,11 @@ func TestSQLiteConformanceMisbehaving(t *testing.T) { storetest.RunMisbehaving(t
 
 // What a migration may bring, an old program does not see: columns that are null or have a default, indexes, tables.
 func TestSQLiteConformanceOnTablesOfTheNextVersion(t *testing.T) {
-	h := sqliteHarness()
+	storetest.Run(t, onNextVersion(sqliteHarness()))
+}
+
+// onNextVersion changes the tables of a harness's databases as far as a migration may.
+func onNextVersion(h storetest.Harness[*sql.Tx]) storetest.Harness[*sql.Tx] {
 	plain := h.Open
 	h.Open = func(t *testing.T) storetest.Database[*sql.Tx] {
 		d := plain(t)
@@ -54,7 +58,7 @@ func TestSQLiteConformanceOnTablesOfTheNextVersion(t *testing.T) {
 		}
 		return d
 	}
-	storetest.Run(t, h)
+	return h
 }
 
 // nextVersion is a migration that changes every table as far as one may.
@@ -67,7 +71,7 @@ func nextVersion() []string {
 	return append(statements, fmt.Sprintf("update {p}meta set version = %d where id = 1", pabalsql.SchemaVersion+1))
 }
 
-// The migration of the test above is one that is allowed.
+// The migration of onNextVersion is one that is allowed.
 func TestNextVersionIsAllowed(t *testing.T) {
 	if wrong := rolling.Refused(strings.Join(nextVersion(), ";\n")+";", pabalsql.SchemaVersion+1); len(wrong) > 0 {
 		t.Errorf("refused: %q", wrong)
