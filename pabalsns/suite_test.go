@@ -70,6 +70,17 @@ func TestConformanceOnMoto(t *testing.T) {
 	brokertest.Run(t, harness(servers.Moto(t).URL, pabalsns.Options{}))
 }
 
+// Calls that are refused, carried out without an answer, or for half of their messages, are made again, and lead to the same.
+func TestConformanceMisbehaving(t *testing.T) {
+	t.Run("Fauxqs", func(t *testing.T) {
+		brokertest.RunMisbehaving(t, harness(servers.Fauxqs(t, false).URL, pabalsns.Options{}), 1)
+	})
+	t.Run("Fauxqs with FIFO topics", func(t *testing.T) {
+		brokertest.RunMisbehaving(t, harness(servers.Fauxqs(t, false).URL, pabalsns.Options{FIFO: true}), 2)
+	})
+	t.Run("Moto", func(t *testing.T) { brokertest.RunMisbehaving(t, harness(servers.Moto(t).URL, pabalsns.Options{}), 3) })
+}
+
 var village = driver.Topology{
 	Topics: []driver.TopicSpec{{Name: "paid", Ordered: true}}, Queues: []driver.QueueSpec{{Name: "settlement", Topics: []string{"paid"}}},
 }
