@@ -3,7 +3,9 @@ package pabalpgx_test
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -116,6 +118,40 @@ func TestPgxConformance(t *testing.T) {
 func TestPgxConformanceMisbehaving(t *testing.T) {
 	t.Parallel()
 	storetest.RunMisbehaving(t, storetest.Harness[pgx.Tx]{Open: func(t *testing.T) storetest.Database[pgx.Tx] { return pgxDatabase(t, modes[0]) }}, 1)
+}
+
+var (
+	differentialFirst = flag.Uint64("differential.first", 0, "the first of the new seeds of the differential test; 0: by chance")
+	differentialSeeds = flag.Uint64("differential.seeds", 1, "how many new seeds the differential test runs")
+)
+
+// TestStoresAnswerAsTheSimulatedOneDoes holds the database that the promises are checked on against PostgreSQL.
+func TestStoresAnswerAsTheSimulatedOneDoes(t *testing.T) {
+	t.Parallel()
+	var seeds []uint64
+	first := *differentialFirst
+	if first == 0 {
+		first = rand.Uint64() >> 1
+	}
+	for n := range *differentialSeeds {
+		seeds = append(seeds, first+n)
+	}
+	for mode, seeds := range map[string][]uint64{modes[0]: append([]uint64{1}, seeds...), modes[3]: seeds} {
+		t.Run("pgx, "+mode, func(t *testing.T) {
+			t.Parallel()
+			h := storetest.Harness[pgx.Tx]{Open: func(t *testing.T) storetest.Database[pgx.Tx] { return pgxDatabase(t, mode) }}
+			for _, seed := range seeds {
+				storetest.Differential(t, h, seed, 400)
+			}
+		})
+	}
+	t.Run("database/sql", func(t *testing.T) {
+		t.Parallel()
+		h := storetest.Harness[*sql.Tx]{Open: func(t *testing.T) storetest.Database[*sql.Tx] { return sqlDatabase(t, modes[2]) }}
+		for _, seed := range seeds {
+			storetest.Differential(t, h, seed, 400)
+		}
+	})
 }
 
 // What a migration may bring, an old program does not see: columns that are null or have a default, indexes, tables.

@@ -1,11 +1,14 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/pabal-go/pabal/driver"
 )
@@ -15,11 +18,22 @@ type side[X any] struct {
 	name string
 	db   Database[X]
 	s    driver.Store[X]
-	last map[string]int64 // position by topic and key
+	last map[string]int64        // position by topic and key
+	at   map[uuid.UUID]time.Time // when events were recorded, by this database's clock
+	call map[uuid.UUID]int       // in which Record they were
 }
 
 func newSide[X any](name string, db Database[X], s driver.Store[X]) *side[X] {
-	return &side[X]{name: name, db: db, s: s, last: map[string]int64{}}
+	return &side[X]{name: name, db: db, s: s, last: map[string]int64{}, at: map[uuid.UUID]time.Time{}, call: map[uuid.UUID]int{}}
+}
+
+// ref is an event as its message names it.
+func (s *side[X]) ref(id uuid.UUID) driver.Ref {
+	at, recorded := s.at[id]
+	if !recorded {
+		at = time.UnixMicro(1)
+	}
+	return driver.Ref{ID: id, RecordedAt: at}
 }
 
 func (s *side[X]) do(ctx context.Context, o operation) string {
@@ -33,7 +47,7 @@ func (s *side[X]) do(ctx context.Context, o operation) string {
 	case "confirm":
 		refs := make([]driver.Ref, len(o.ids))
 		for i, id := range o.ids {
-			refs[i] = driver.Ref{ID: id, RecordedAt: time.UnixMicro(1)}
+			refs[i] = s.ref(id)
 		}
 		answers, err := s.s.Confirm(ctx, refs)
 		return fmt.Sprint(answers, err)
@@ -60,6 +74,7 @@ func said(err error) string {
 
 func (s *side[X]) record(ctx context.Context, o operation) string {
 	list := slices.Clone(o.events)
+	call := len(s.call)
 	x, err := s.db.Begin(ctx)
 	if err != nil {
 		return err.Error()
@@ -73,6 +88,7 @@ func (s *side[X]) record(ctx context.Context, o operation) string {
 	_, _ = fmt.Fprint(&b, said(err), said(s.db.Commit(x)), r)
 	for i := range list {
 		e := &list[i]
+		s.at[e.ID], s.call[e.ID] = e.RecordedAt, call
 		key := e.Topic + "/" + e.Key
 		_, _ = fmt.Fprintf(&b, " [%s follows %v %s, above %v]", e.ID, e.Position == e.Prev.Position+1, e.Prev.ID, e.Position > s.last[key])
 		if e.Key != "" {
@@ -111,7 +127,7 @@ func (s *side[X]) claim(ctx context.Context, o operation) string {
 	if o.what == "claim by id" {
 		for _, id := range o.ids {
 			if !slices.ContainsFunc(sel.IDs, func(r driver.Ref) bool { return r.ID == id }) {
-				sel.IDs = append(sel.IDs, driver.Ref{ID: id})
+				sel.IDs = append(sel.IDs, s.ref(id))
 			}
 		}
 	}
@@ -177,10 +193,36 @@ func (s *side[X]) events(ctx context.Context, o operation) string {
 		f.Type = o.topic
 	}
 	r, err := s.s.Read(ctx, driver.Query{Events: &f, Count: &f})
+	return fmt.Sprint(said(err), r.Count) + s.foundText(r.Events, &f)
+}
+
+// foundText leaves open what the contract does: the events of one Record are as old as each other, or one is older, and if not all
+// events were asked for, which of the last Record's are there.
+func (s *side[X]) foundText(found []driver.Found, f *driver.EventFilter) string {
+	if len(found) == 0 {
+		return ""
+	}
+	older := func(a, b driver.Found) int {
+		return cmp.Or(s.at[a.Event.ID].Compare(s.at[b.Event.ID]), slices.Compare(a.Event.ID[:], b.Event.ID[:]))
+	}
+	if f.Descending {
+		slices.Reverse(found)
+	}
 	var b strings.Builder
-	_, _ = fmt.Fprint(&b, said(err), r.Count)
-	for i := range r.Events {
-		_, _ = fmt.Fprintf(&b, " %s %s", eventText(&r.Events[i].Event), pendingText(r.Events[i].Pending))
+	_, _ = fmt.Fprintf(&b, " in order %v", slices.IsSortedFunc(found, older))
+	cut := -1 // the call that may not be there as a whole
+	if len(found) == f.Limit && f.Descending {
+		cut = s.call[found[0].Event.ID]
+	} else if len(found) == f.Limit {
+		cut = s.call[found[len(found)-1].Event.ID]
+	}
+	slices.SortFunc(found, func(a, b driver.Found) int { return slices.Compare(a.Event.ID[:], b.Event.ID[:]) })
+	for i := range found {
+		if call := s.call[found[i].Event.ID]; call == cut {
+			_, _ = fmt.Fprintf(&b, " one of call %d", call)
+			continue
+		}
+		_, _ = fmt.Fprintf(&b, " %s %s", eventText(&found[i].Event), pendingText(found[i].Pending))
 	}
 	return b.String()
 }
@@ -209,9 +251,7 @@ func (s *side[X]) load(ctx context.Context, o operation) string {
 	save := driver.Save{Consumer: consumer}
 	for i, c := range loaded.Cursors {
 		_, _ = fmt.Fprintf(&text, " cursor %q %v %d %s %s %d", c.Key, c.Begun, c.Began, c.Last.ID, c.Overflow.ID, loaded.WaitingCount[i])
-		for j := range loaded.Waiting[i] {
-			text.WriteString(" waiting " + rowText(&loaded.Waiting[i][j]))
-		}
+		text.WriteString(" waiting" + lowestText(loaded.Waiting[i], l.Waiting))
 		if o.n%2 == 0 {
 			c.Begun, c.Began, c.Last = true, 1, driver.Ref{ID: o.arrivals[0].ID, Position: int64(o.n % 7), RecordedAt: o.arrivals[0].RecordedAt}
 			save.Cursors = append(save.Cursors, c)
@@ -235,6 +275,23 @@ func (s *side[X]) load(ctx context.Context, o operation) string {
 	}
 	text.WriteString(said(b.End(ctx, x, how)))
 	return text.String()
+}
+
+// lowestText leaves open what the contract does: which of the rows of one position comes first, and, if not all were asked for, which
+// of the last position's are there.
+func lowestText(rows []driver.Row, most int) string {
+	slices.SortFunc(rows, func(a, b driver.Row) int {
+		return cmp.Or(cmp.Compare(a.Position, b.Position), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	var b strings.Builder
+	for i := range rows {
+		if len(rows) == most && rows[i].Position == rows[most-1].Position {
+			_, _ = fmt.Fprintf(&b, " one of %d", rows[i].Position)
+			continue
+		}
+		b.WriteString(" " + rowText(&rows[i]))
+	}
+	return b.String()
 }
 
 func rowText(r *driver.Row) string {

@@ -81,10 +81,10 @@ func works(root string) ([]*work, error) {
 		},
 		{
 			name: "real stores beside the simulated one", unit: "seeds", seeded: true, read: readTests,
-			share: 0.05, least: 30 * time.Second, guess: 0.5, most: 500,
+			share: 0.05, least: 40 * time.Second, guess: 0.1, most: 500,
 			amount: func(seeds, _ int) int { return seeds / 500 },
 			commands: func(first uint64, n int) []command {
-				return one(first, n, "go", "test", "./pabalsql", "-run=TestStoresAnswerAsTheSimulatedOneDoes", "-v", "-timeout=24h",
+				return one(first, n, "go", "test", "./pabalsql", "./pabalpgx", "-run=TestStoresAnswerAsTheSimulatedOneDoes", "-v", "-timeout=24h",
 					"-differential.first="+strconv.FormatUint(first, 10), "-differential.seeds="+strconv.Itoa(n))
 			},
 		},
