@@ -45,7 +45,7 @@ func startPostgres(s *PostgresServer, env, settings []string) {
 	data := filepath.Join(p.Dir, "data")
 	settings = append([]string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(p.Port), "unix_socket_directories=" + p.Dir, "fsync=off",
-		"max_connections=300", "max_prepared_transactions=10",
+		"max_connections=300", "max_prepared_transactions=10", "dynamic_shared_memory_type=mmap",
 	}, settings...)
 	run := spec{name: "PostgreSQL", user: "postgres", env: env, args: []string{filepath.Join(bin, "postgres"), "-D", data},
 		ready: answersPostgres(p.Port)}
