@@ -300,7 +300,10 @@ func ExampleOperate() {
 	}
 	status, err := o.Status(ctx)
 	fmt.Println(status.Source, status.Healthy, err)
-	// Output: order true <nil>
+	fmt.Println(status.Queues()) // where to look for messages that the broker has put aside
+	// Output:
+	// order true <nil>
+	// [event-record-order order]
 }
 
 // What a store has recorded, page by page.

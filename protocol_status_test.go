@@ -197,3 +197,22 @@ func TestReachableBlamesNobodyForAnother(t *testing.T) {
 		t.Errorf("says %q", err)
 	}
 }
+
+// Whoever looks for dead letters looks beside every queue of the store, once.
+func TestQueuesOfAStatusAreThoseThatItsClientsReceiveFrom(t *testing.T) {
+	of := func(source string, consumers ...string) string {
+		s := pabal.Status{Source: source}
+		for _, c := range consumers {
+			s.Consumers = append(s.Consumers, driver.ConsumerCounts{Consumer: c})
+		}
+		return strings.Join(s.Queues(), " ")
+	}
+	for _, c := range []struct{ got, want string }{
+		{of(""), ""}, {of("", "audit"), "audit"}, {of("order"), "event-record-order order"},
+		{of("order", "audit", "order"), "event-record-order audit order"}, {of("order", "audit"), "event-record-order audit order"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%q, not %q", c.got, c.want)
+		}
+	}
+}

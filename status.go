@@ -33,6 +33,24 @@ type Status struct {
 	Overflowing []driver.Cursor         `json:"overflowing"`
 }
 
+// Queues are those from which the store's clients receive: the record queue of its source, the queues of its consumers, and that of a
+// consumer of the source's name, as most have, which may never have got to store anything. A queue among them need not exist.
+func (s *Status) Queues() []string {
+	var queues []string
+	own := s.Source == ""
+	if !own {
+		queues = append(queues, recordQueue(s.Source))
+	}
+	for i := range s.Consumers {
+		queues = append(queues, s.Consumers[i].Consumer)
+		own = own || s.Consumers[i].Consumer == s.Source
+	}
+	if !own {
+		queues = append(queues, s.Source)
+	}
+	return queues
+}
+
 // Trouble is something that an operator should know, with the command that mends it.
 type Trouble struct {
 	What    string    `json:"what"`

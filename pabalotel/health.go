@@ -19,7 +19,7 @@ type health struct {
 	operator *pabal.Operator
 
 	healthy, troubles, unconfirmed, parked, held, overflowing metric.Int64ObservableGauge
-	oldest                                                    metric.Float64ObservableGauge
+	oldest, heldAge                                           metric.Float64ObservableGauge
 }
 
 // WatchHealth reports what `pabal status` shows whenever metrics are collected, which reads the store with a few small queries,
@@ -29,7 +29,7 @@ type health struct {
 //   - pabal.troubles counts what an operator should know
 //   - pabal.unconfirmed and pabal.oldest.age (seconds since the oldest of them was recorded), by topic
 //   - pabal.parked, by topic (events) or consumer (received ones)
-//   - pabal.held and pabal.overflowing (keys), by consumer
+//   - pabal.held, pabal.held.age (seconds since the oldest of them was received) and pabal.overflowing (keys), by consumer
 //
 // One process of a store is enough: its replicas would report the same. The function that it returns ends it.
 func WatchHealth(operator *pabal.Operator, o *Options) (stop func() error, err error) {
@@ -53,10 +53,13 @@ func WatchHealth(operator *pabal.Operator, o *Options) (stop func() error, err e
 	h.oldest, err = meter.Float64ObservableGauge("pabal.oldest.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since the oldest unconfirmed event was recorded."))
 	errs = append(errs, err)
+	h.heldAge, err = meter.Float64ObservableGauge("pabal.held.age", metric.WithUnit("s"),
+		metric.WithDescription("Time since the oldest event that is held was received."))
+	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("pabalotel: %w", err)
 	}
-	registration, err := meter.RegisterCallback(h.observe, h.healthy, h.troubles, h.unconfirmed, h.parked, h.held, h.overflowing, h.oldest)
+	registration, err := meter.RegisterCallback(h.observe, h.healthy, h.troubles, h.unconfirmed, h.parked, h.held, h.overflowing, h.oldest, h.heldAge)
 	if err != nil {
 		return nil, fmt.Errorf("pabalotel: %w", err)
 	}
@@ -81,17 +84,22 @@ func (h *health) observe(ctx context.Context, to metric.Observer) error {
 		of := metric.WithAttributes(destination(t.Name, "")...)
 		to.ObserveInt64(h.unconfirmed, int64(t.Waiting), of)
 		to.ObserveInt64(h.parked, int64(t.Parked), of)
-		age := 0.0
-		if !t.OldestWaiting.IsZero() {
-			age = max(s.Now.Sub(t.OldestWaiting).Seconds(), 0)
-		}
-		to.ObserveFloat64(h.oldest, age, of)
+		to.ObserveFloat64(h.oldest, age(s.Now, t.OldestWaiting), of)
 	}
 	for _, c := range s.Consumers {
 		of := metric.WithAttributes(destination("", c.Consumer)...)
 		to.ObserveInt64(h.parked, int64(c.Parked), of)
 		to.ObserveInt64(h.held, int64(c.Held), of)
+		to.ObserveFloat64(h.heldAge, age(s.Now, c.OldestHeld), of)
 		to.ObserveInt64(h.overflowing, int64(c.Overflow), of)
 	}
 	return nil
+}
+
+// age is how long ago something happened, in seconds; 0: it has not.
+func age(now, at time.Time) float64 {
+	if at.IsZero() {
+		return 0
+	}
+	return max(now.Sub(at).Seconds(), 0)
 }

@@ -20,8 +20,9 @@
 //
 //   - pabal.events counts what happened to events, by pabal.step (publish, confirm, republish, redeliver, consume, forget) and
 //     pabal.result (accepted, again, never, confirmed, repeated, stray, ghost, handled, duplicate, held, parked, …)
-//   - pabal.healthy, pabal.troubles, pabal.unconfirmed, pabal.parked, pabal.oldest.age, pabal.held and pabal.overflowing are of
-//     [WatchHealth]: what `pabal status` shows
+//   - pabal.healthy, pabal.troubles, pabal.unconfirmed, pabal.parked, pabal.oldest.age, pabal.held, pabal.held.age and
+//     pabal.overflowing are of [WatchHealth]: what `pabal status` shows
+//   - pabal.dead_letters is of [WatchDeadLetters]
 //
 // See https://opentelemetry.io/docs/specs/semconv/messaging/.
 package pabalotel
@@ -50,7 +51,7 @@ const scope = "github.com/pabal-go/pabal/pabalotel"
 // seen from here.
 const system = messagingconv.SystemAttr("pabal")
 
-// Options of [New] and [WatchHealth]. Nil and zero values are the good defaults.
+// Options of [New], [WatchHealth] and [WatchDeadLetters]. Nil and zero values are the good defaults.
 type Options struct {
 	TracerProvider trace.TracerProvider // default: otel.GetTracerProvider()
 	MeterProvider  metric.MeterProvider // default: otel.GetMeterProvider()

@@ -330,3 +330,30 @@ func TestHealthIsWhatStatusShows(t *testing.T) {
 		t.Errorf("stopped, it still reports %v", got)
 	}
 }
+
+// What a consumer holds has an age, which ends with it.
+func TestHeldAgeIsThatOfTheOldest(t *testing.T) {
+	w := watch(t)
+	if _, err := pabalotel.WatchHealth(w.settlement.Operator, &pabalotel.Options{MeterProvider: w.meters}); err != nil {
+		t.Fatal(err)
+	}
+	broken := true
+	pabal.Handle(w.settlement.Consumer("settlement", nil), orderPaid, func(context.Context, pabaltest.Tx, pabal.Received[paid]) error {
+		if broken {
+			return errors.New("no ledger")
+		}
+		return nil
+	})
+	w.record(t.Context(), orderPaid.New(paid{"A1"}))
+	w.Pass(2 * time.Minute)
+	w.record(t.Context(), orderPaid.New(paid{"A2"}))
+	w.Pass(time.Second)
+	if age := w.points("pabal.held.age")["name=settlement"]; w.points("pabal.held")["name=settlement"] != 2 || age < 119 || age > 122 {
+		t.Errorf("%v are held, the oldest for %v s", w.points("pabal.held"), age)
+	}
+	broken = false
+	w.Settle(time.Hour)
+	if age, there := w.points("pabal.held.age")["name=settlement"]; age != 0 || !there {
+		t.Errorf("nothing is held, and the oldest is %v s old (%v)", age, there)
+	}
+}

@@ -55,7 +55,7 @@ func TestPrintedDocuments(t *testing.T) {
 			Statement []struct{ Action, Resource []string }
 		}
 		decode(t, &policy, func(w *bytes.Buffer) error { return b.Print(w, "iam:"+role, topology) })
-		found, answers := false, false
+		found, answers, counts := false, false, false
 		for _, s := range policy.Statement {
 			found = found || slices.Contains(s.Action, want)
 			if slices.Contains(s.Resource, "arn:aws:sqs:us-east-1:*:acme-pabal-verify-*") {
@@ -63,13 +63,17 @@ func TestPrintedDocuments(t *testing.T) {
 					role == "operator" && slices.Contains(s.Action, "sqs:CreateQueue") && slices.Contains(s.Action, "sqs:DeleteQueue")
 				continue // where canaries are answered
 			}
+			if slices.Contains(s.Resource, "arn:aws:sqs:us-east-1:*:acme-*-dlq") && slices.Contains(s.Resource, "arn:aws:sqs:us-east-1:*:acme-*-dlq.fifo") {
+				counts = slices.Equal(s.Action, []string{"sqs:GetQueueUrl", "sqs:GetQueueAttributes"}) // and may do nothing else there
+				continue
+			}
 			record := slices.Contains(s.Resource, "arn:aws:sqs:us-east-1:*:acme-event-record-order")
 			if role == "consumer" && record || role == "consumer" && slices.Contains(s.Action, "sns:Publish") ||
 				role == "publisher" && slices.Contains(s.Action, "sqs:ReceiveMessage") && !record || slices.Contains(s.Resource, "*") {
 				t.Errorf("%s may %v on %v", role, s.Action, s.Resource)
 			}
 		}
-		if !found || !answers || policy.Version != "2012-10-17" {
+		if !found || !answers || !counts || policy.Version != "2012-10-17" {
 			t.Errorf("%s: %v", role, policy)
 		}
 	}

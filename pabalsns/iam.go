@@ -16,7 +16,8 @@ import (
 //   - "consumer": receives from all other queues
 //   - "operator": reads the topology, makes it (`pabal topology apply`), and brings dead letters back
 //
-// All but the operator answer canaries, which name a queue that `pabal topology verify` makes for a while.
+// All but the operator answer canaries, which name a queue that `pabal topology verify` makes for a while. All may count the dead
+// letters of the installation, for metrics: also beside a queue that there may be one day, or SQS would deny to know it.
 //
 // Which topics and queues that are is what t lists: give it one service's part. The account is "*" where no call has told
 // it yet. With customer keys a publisher also needs kms:GenerateDataKey and kms:Decrypt, a consumer kms:Decrypt.
@@ -51,6 +52,9 @@ func (b *Broker) iam(w io.Writer, t driver.Topology, role string) error {
 	receive := []string{
 		"sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility",
 	}
+	count := []string{
+		s.home.arn("sqs", b.region, b.deadQueue("*", false)), s.home.arn("sqs", b.region, b.deadQueue("*", true)),
+	}
 	answers := []string{s.home.arn("sqs", b.region, b.o.Prefix+driver.ReplyPrefix+"*")}
 	switch role {
 	case "publisher", "relay":
@@ -58,15 +62,18 @@ func (b *Broker) iam(w io.Writer, t driver.Topology, role string) error {
 		allow(queues, "sqs:GetQueueUrl", "sqs:SendMessage")
 		allow(records, receive...)
 		allow(answers, "sqs:GetQueueUrl", "sqs:SendMessage")
+		allow(count, "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
 	case "consumer":
 		allow(topics, look...)
 		allow(consumed, receive...)
 		allow(answers, "sqs:GetQueueUrl", "sqs:SendMessage")
+		allow(count, "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
 	case "operator":
 		allow(topics, append([]string{"sns:CreateTopic", "sns:SetTopicAttributes", "sns:Subscribe",
 			"sns:SetSubscriptionAttributes", "sns:Publish"}, look...)...)
 		allow(append(queues, dead...), append([]string{"sqs:CreateQueue", "sqs:SetQueueAttributes", "sqs:SendMessage"}, receive...)...)
 		allow(answers, append(receive, "sqs:CreateQueue", "sqs:DeleteQueue")...)
+		allow(count, "sqs:GetQueueUrl", "sqs:GetQueueAttributes")
 	default:
 		return fmt.Errorf("IAM role %q: publisher, relay, consumer or operator", role)
 	}

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/pabal-go/pabal"
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/pabalotel"
 )
 
@@ -109,8 +110,10 @@ func (e *endpoints) observe(source string) (pabal.Observer, *pabalotel.Options, 
 	return observer, o, err
 }
 
-// watch has the client's health among the metrics, and itself asked for readiness.
-func (e *endpoints) watch(source string, operator *pabal.Operator, o *pabalotel.Options, reachable, ready func(context.Context) error) error {
+// watch has the client's health, and the dead letters of its queues, among the metrics, and itself asked for readiness.
+func (e *endpoints) watch(
+	source string, operator *pabal.Operator, broker driver.Broker, o *pabalotel.Options, reachable, ready func(context.Context) error,
+) error {
 	if e == nil {
 		return nil
 	}
@@ -119,6 +122,10 @@ func (e *endpoints) watch(source string, operator *pabal.Operator, o *pabalotel.
 		return err
 	}
 	e.closing = append([]func() error{stop}, e.closing...) // before its provider
+	if stop, err = pabalotel.WatchDeadLetters(operator, broker, o); err != nil {
+		return err
+	}
+	e.closing = append([]func() error{stop}, e.closing...)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.watched = append(e.watched, watched{source, reachable, ready})

@@ -57,7 +57,7 @@ func (c *relayCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := e.watch(c.Source, client.Operator, metrics, client.Reachable, client.Ready); err != nil {
+	if err := e.watch(c.Source, client.Operator, broker, metrics, client.Reachable, client.Ready); err != nil {
 		return err
 	}
 	defer context.AfterFunc(a.ctx, e.drain)()

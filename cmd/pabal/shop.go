@@ -191,7 +191,7 @@ func (c *shopCommand) openRole(h *house, role string, delivery shop.Delivery) er
 	if err != nil {
 		return err
 	}
-	if err := h.endpoints.watch(role, client.Operator, metrics, client.Reachable, client.Ready); err != nil {
+	if err := h.endpoints.watch(role, client.Operator, h.broker, metrics, client.Reachable, client.Ready); err != nil {
 		return err
 	}
 	service, err := shop.Open(h.a.ctx, role, d.db, client, &shop.Options{Dialect: d.dialect, Delivery: delivery, Logger: h.a.log})

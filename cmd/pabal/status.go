@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/pabal-go/pabal"
@@ -38,16 +37,8 @@ func (c *statusCommand) Run(a *app) error {
 // countDead adds a trouble for each queue of the store beside which dead letters lie.
 func (c *statusCommand) countDead(a *app, s *pabal.Status) error {
 	var t driver.Topology
-	add := func(queue string) { t.Queues = append(t.Queues, driver.QueueSpec{Name: queue}) }
-	if s.Source != "" {
-		add("event-record-" + s.Source)
-	}
-	for _, consumer := range s.Consumers {
-		add(consumer.Consumer)
-	}
-	// A consumer of the source's name, as most have, may never have got to store anything; a queue that is not there counts nothing.
-	if s.Source != "" && !slices.ContainsFunc(t.Queues, func(q driver.QueueSpec) bool { return q.Name == s.Source }) {
-		add(s.Source)
+	for _, queue := range s.Queues() {
+		t.Queues = append(t.Queues, driver.QueueSpec{Name: queue})
 	}
 	return surveyed(a, c.Broker, "count", func(b driver.Surveyor) error {
 		dead, err := b.DeadLetters(a.ctx, t)

@@ -35,7 +35,7 @@ func TestConnectionBudgetCountsEveryTask(t *testing.T) {
 func sources(t *testing.T) string {
 	t.Helper()
 	var all bytes.Buffer
-	for _, pattern := range []string{"*.go", "driver/*.go", "pabalnats/*.go", "pabalsns/*.go"} {
+	for _, pattern := range []string{"*.go", "driver/*.go", "pabalnats/*.go", "pabalsns/*.go", "cmd/pabal/*.go"} {
 		files, err := filepath.Glob(filepath.Join("..", "..", pattern))
 		if err != nil {
 			t.Fatal(err)

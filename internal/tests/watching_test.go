@@ -6,15 +6,20 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sns"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/pabal-go/pabal/internal/servers"
 )
 
 // alert is a rule of docs/alerts.yml.
@@ -76,6 +81,9 @@ func panels(t *testing.T) []panel {
 // traffic answers; each step and result is one that the core counts; each label in a text is one of the expression's answer.
 func TestAlertsAndPanelsAskForMetricsThatAreThere(t *testing.T) {
 	w := watched{t: t, metrics: metricsOfAShop(t), core: sources(t)}
+	for name, labels := range metricsOfARelayOnSNS(t) { // what only such a broker has
+		w.metrics[name] = append(w.metrics[name], labels...)
+	}
 	for _, a := range alerts(t) {
 		answer := w.query(a.Alert, a.Expr)
 		for _, m := range regexp.MustCompile(`\$labels\.(\w+)`).FindAllStringSubmatch(fmt.Sprint(a.Annotations), -1) {
@@ -232,12 +240,45 @@ func metricsOfAShop(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	p.stop()
+	return metricsIn(string(page))
+}
+
+// metricsIn are the metrics of a page, with the labels that any of their series has.
+func metricsIn(page string) map[string][]string {
 	metrics := map[string][]string{}
-	for _, m := range regexp.MustCompile(`(?m)^([a-z_]+)(\{.*\})? \S+$`).FindAllStringSubmatch(string(page), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^([a-z_]+)(\{.*\})? \S+$`).FindAllStringSubmatch(page, -1) {
 		metrics[m[1]] = append(metrics[m[1]], "")
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(m[2], -1) {
 			metrics[m[1]] = append(metrics[m[1]], label[1])
 		}
 	}
 	return metrics
+}
+
+// metricsOfARelayOnSNS reads /metrics of a relay whose record queue has a dead letter, and a consumer's none.
+func metricsOfARelayOnSNS(t *testing.T) map[string][]string {
+	t.Helper()
+	url := servers.Fauxqs(t, false).URL
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+	} {
+		t.Setenv(name, value)
+	}
+	w := openWard(t)
+	db := "sqlite:" + filepath.Join(t.TempDir(), "order.db")
+	w.pabal("migrate", "--db", db)
+	o := awsOwner{t, sns.NewFromConfig(awsConfiguration(url)), sqs.NewFromConfig(awsConfiguration(url))}
+	o.createQueue("acme-event-record-order-dlq")
+	o.send("acme-event-record-order-dlq", `{"not":"an event"}`)
+	r := openRelay(t, w.binary, db, "sns:acme-")
+	r.becomes(http.StatusOK, "ready")
+	_, page := r.get("/metrics")
+	for queue, messages := range map[string]string{"event-record-order": "1", "order": "0"} {
+		line := `pabal_dead_letters{messaging_destination_name="` + queue + `",source="order"} ` + messages + "\n"
+		if !strings.Contains(page, line) {
+			t.Errorf("%q is not in\n%s", line, page)
+		}
+	}
+	r.stop()
+	return metricsIn(page)
 }
