@@ -44,12 +44,13 @@ func TestRedeliveredEventsFillCallsWhereCallsAreCounted(t *testing.T) {
 	at := world.Mono(0)
 	due := newRation(250, driver.Limits{Batch: 10}, at)
 	for n := range 100 {
-		got, wait := due.now(at)
+		got, _ := due.now(at)
 		if got != 10 {
 			t.Fatalf("call %d is of %d events", n, got)
 		}
 		due.sent += got
-		if got, wait = due.now(at); got != 0 || wait < 39*time.Millisecond || wait > 41*time.Millisecond {
+		got, wait := due.now(at)
+		if got != 0 || wait < 39*time.Millisecond || wait > 41*time.Millisecond {
 			t.Fatalf("after call %d: %d and %v, expected 40 ms", n, got, wait)
 		}
 		at = at.Add(wait)
