@@ -164,7 +164,7 @@ func (r *run) misbehave(ctx context.Context, p process, w world.World, tx *sim.T
 // hang is a handler that ignores its context. It is given up, and loses its transaction.
 func (r *run) hang(w world.World, p process, tx *sim.Tx) error {
 	_ = w.Sleep(context.Background(), 40*time.Second)
-	if p.in == nil || p.in.p.Running() < 16*time.Second { // perhaps nobody had the time to give it up
+	if p.in == nil || p.in.p.Running() < 40*time.Second { // perhaps nobody had the time to give it up
 		return nil
 	}
 	p.in.hung = true

@@ -20,6 +20,7 @@ import (
 type claim struct {
 	claimed
 	in *incarnation
+	p  *sender
 }
 
 // sender is what one process sends, as a careful broker sees it, and what it has heard.
@@ -31,6 +32,7 @@ type sender struct {
 	queue     int             // Options.Queue
 	received  map[uuid.UUID]comeBack
 	confirmed map[string][]comeBack // by topic, since the topic was proven last
+	settled   map[uuid.UUID]bool    // events that it knows to have come back
 }
 
 type sentTopic struct {
@@ -51,7 +53,7 @@ func newSender(p process, w world.World, queue int) *sender {
 	}
 	return &sender{
 		process: p, w: w, topics: map[string]*sentTopic{}, flying: map[string]bool{}, queue: queue,
-		received: map[uuid.UUID]comeBack{}, confirmed: map[string][]comeBack{},
+		received: map[uuid.UUID]comeBack{}, confirmed: map[string][]comeBack{}, settled: map[uuid.UUID]bool{},
 	}
 }
 
@@ -119,16 +121,19 @@ func (s *watchedStore) Claim(ctx context.Context, sel driver.Selection) ([]drive
 	rows, err := s.Store.Claim(ctx, sel)
 	for i := range rows {
 		if p := &rows[i]; !p.Parked() && !s.v.ordered[p.ID] {
-			s.v.claims = append(s.v.claims, claim{claimed{p.ID, p.Claims}, s.p.in})
+			s.v.claims = append(s.v.claims, claim{claimed{p.ID, p.Claims}, s.p.in, s.p})
 		}
 	}
 	return rows, err
 }
 
 // answered checks that whoever claimed an event, and lives, has said what became of it, if it was claimed again. Whoever has said
-// so of a later claim need not: the former verdict would be fenced off.
+// so of a later claim need not: the former verdict would be fenced off. Nor whoever has seen the event come back since then.
 func (v *watch) answered() {
 	for _, c := range v.claims {
+		if c.p.settled[c.id] {
+			continue
+		}
 		later := slices.ContainsFunc(v.claims, func(l claim) bool {
 			return l.id == c.id && l.in == c.in && l.claims > c.claims && v.verdicts[l.claimed]
 		})
@@ -156,6 +161,9 @@ func (s *watchedStore) Confirm(ctx context.Context, events []driver.Ref) ([]driv
 	for i, answer := range answers {
 		back, known := s.p.received[events[i].ID]
 		delete(s.p.received, events[i].ID)
+		if answer != driver.Absent {
+			s.p.settled[events[i].ID] = true
+		}
 		if known && answer != driver.Absent {
 			back.at = s.p.w.Now()
 			s.p.confirmed[back.topic] = append(s.p.confirmed[back.topic], back)
