@@ -14,7 +14,7 @@ import (
 
 // checkMessage is P2, at the moment when the broker takes a message.
 func (r *run) checkMessage(m *driver.Message) {
-	if !r.databases["order"].Has(m.ID) {
+	if !r.databases["order"].Has(m.ID) && !r.losses.isGone[m.ID] {
 		_ = r.fail("P2 no ghost: %s is published and not committed", m.ID)
 	}
 	if r.watch == nil {
@@ -24,7 +24,8 @@ func (r *run) checkMessage(m *driver.Message) {
 	if r.c.Joining {
 		r.sent(m.ID)
 	}
-	if r.c.Later > 0 || r.c.Forging {
+	r.losses.published[m.ID] = true
+	if r.c.Later > 0 || r.c.Forging || r.c.Losing {
 		r.bodies = append(r.bodies, bytes.Clone(m.Body))
 	}
 	if bytes.Contains(m.Body, []byte(`"skipped":true`)) && bytes.Contains(m.Body, []byte(`"data"`)) {
@@ -131,10 +132,16 @@ func (r *run) checkPositions() error {
 			continue
 		}
 		before, known := last[e.Key]
+		last[e.Key] = e
+		if begins, err := r.checkRun(&before, &e); err != nil || begins && known {
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if known && (e.Position != before.Position+1 || e.Prev.ID != before.ID) {
 			return fmt.Errorf("P5 order: position %d of %s follows %d", e.Position, e.Key, before.Position)
 		}
-		last[e.Key] = e
 	}
 	return nil
 }

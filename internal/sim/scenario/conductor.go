@@ -22,6 +22,9 @@ func (r *run) conduct(w world.World) {
 		r.settle(w)
 		r.want("order-1", 6) // cursors stand where they stood
 	}
+	if r.c.Losing {
+		r.lookAfter(w, false)
+	}
 	r.settle(w)
 	r.checkHealth()
 	switch {
@@ -33,6 +36,8 @@ func (r *run) conduct(w world.World) {
 		r.join(w)
 	case r.c.Forging:
 		r.forge(w)
+	case r.c.Losing:
+		r.lose(w)
 	case r.c.Deaf:
 		r.commitLate(w)
 	}

@@ -108,35 +108,6 @@ func (r *run) forge(w world.World) {
 		r.manyHeld(w, 30)
 	case 3, 11:
 		r.manyHeld(w, 250)
-	default:
-		r.loseCommits(w)
-	}
-}
-
-// loseCommits has the order service's database fall back behind what it acknowledged: of what was confirmed and is gone there is
-// an alarm as well, once a connection was lost.
-func (r *run) loseCommits(w world.World) {
-	order := r.databases["order"]
-	r.record(w)
-	r.settle(w)
-	events := order.Events()
-	gone := events[len(events)-1].ID
-	r.s.Outage("database-order", 3*time.Second)
-	for range 3 { // one for each confirmer
-		r.broker.Put(recordQueue, r.bodies[len(r.bodies)-1])
-		_ = w.Sleep(context.Background(), 500*time.Millisecond)
-	}
-	r.watch.lost = true
-	for order.Has(gone) && order.Failover(1) > 0 {
-	}
-	for i := range events {
-		if !order.Has(events[i].ID) { // others of its transaction too
-			r.calmly.ghosts[events[i].ID] = r.s.Elapsed() - 30*time.Second
-		}
-	}
-	_ = w.Sleep(context.Background(), 75*time.Second)
-	if !order.Has(gone) && r.calmly.alarms[gone] == 0 {
-		_ = r.fail("ghosts: no alarm of %s, which was confirmed and is gone", gone)
 	}
 }
 
@@ -231,9 +202,9 @@ func missing(f *forgery) string {
 	return fmt.Sprintf("%s, key %q) is held: its predecessor %s is missing", f.typ, f.key, f.prev.ID)
 }
 
-// troubles is what the status of the settlement service says.
-func (r *run) troubles() string {
-	s, err := r.operator["settlement"].Status(context.Background())
+// troubles is what the status of a service says.
+func (r *run) troubles(service string) string {
+	s, err := r.operator[service].Status(context.Background())
 	if err != nil {
 		_ = r.fail("P6 no silence: no status: %w", err)
 		return ""
@@ -252,11 +223,11 @@ func (r *run) forgeHeld(w world.World) {
 	r.broker.Put("settlement", second.body())
 	r.broker.Put("settlement", first.body())
 	_ = w.Sleep(context.Background(), 20*time.Second)
-	if said := r.troubles(); strings.Contains(said, first.id.String()) {
+	if said := r.troubles("settlement"); strings.Contains(said, first.id.String()) {
 		_ = r.fail("P6 no silence: what is held for 20 s is shown: %s", said)
 	}
 	_ = w.Sleep(context.Background(), 60*time.Second)
-	said := r.troubles()
+	said := r.troubles("settlement")
 	if !strings.Contains(said, missing(&first)) || strings.Contains(said, "event "+second.id.String()) {
 		_ = r.fail("P6 no silence: two events are held, of which the first waits for %s: %s", first.prev.ID, said)
 	}
@@ -310,7 +281,7 @@ func (r *run) manyHeld(w world.World, n int) {
 	if n > 200 {
 		want = fmt.Sprintf("of %d events that are held one has been for long", n+1)
 	}
-	if said := r.troubles(); !strings.Contains(said, want) {
+	if said := r.troubles("settlement"); !strings.Contains(said, want) {
 		_ = r.fail("P6 no silence: among %d events that are held one has been for long: %s", n+1, said)
 	}
 }
@@ -345,7 +316,7 @@ func (r *run) overflow(w world.World) {
 	if n := deliver(chain); n != driver.CountMax {
 		_ = r.fail("inbox: of %d events of a key %d are kept", len(chain), n)
 	}
-	if said := r.troubles(); !strings.Contains(said, "key Z7 of order/"+orderPaid.Topic()+" overflows") ||
+	if said := r.troubles("settlement"); !strings.Contains(said, "key Z7 of order/"+orderPaid.Topic()+" overflows") ||
 		!strings.Contains(said, "events redeliver --topic "+orderPaid.Topic()+` --key "Z7"`) {
 		_ = r.fail("P6 no silence: key Z7 overflows: %.1000s", said)
 	}
@@ -355,7 +326,7 @@ func (r *run) overflow(w world.World) {
 	dropped := slices.DeleteFunc(slices.Clone(chain), func(f forgery) bool {
 		return r.databases["settlement"].RowOf("settlement", driver.CursorKey{Source: "order"}, f.id) != nil
 	})
-	if n := deliver(dropped); n != 0 || len(dropped) != more || strings.Contains(r.troubles(), "overflows") {
+	if n := deliver(dropped); n != 0 || len(dropped) != more || strings.Contains(r.troubles("settlement"), "overflows") {
 		_ = r.fail("inbox: %d that were not kept came again, and %d events of their key still wait", len(dropped), n)
 	}
 }

@@ -128,10 +128,11 @@ func (s *watchedStore) Claim(ctx context.Context, sel driver.Selection) ([]drive
 }
 
 // answered checks that whoever claimed an event, and lives, has said what became of it, if it was claimed again. Whoever has said
-// so of a later claim need not: the former verdict would be fenced off. Nor whoever has seen the event come back since then.
+// so of a later claim need not: the former verdict would be fenced off. Nor whoever has seen the event come back since then, and of what
+// the database has lost.
 func (v *watch) answered() {
 	for _, c := range v.claims {
-		if c.p.settled[c.id] {
+		if c.p.settled[c.id] || v.r.losses.undone[c.id] {
 			continue
 		}
 		later := slices.ContainsFunc(v.claims, func(l claim) bool {

@@ -17,7 +17,7 @@ const pace = 60
 // restarted instead of crashed, and no run is like another.
 func RunReal(c Config) (result Result) {
 	c.Plagues, c.Operator, c.Later = false, false, 0 // they look into the simulation
-	c.Refusing, c.Deaf, c.Joining, c.Forging = false, false, false, false
+	c.Refusing, c.Deaf, c.Joining, c.Forging, c.Losing = false, false, false, false, false
 	w := world.Hurried(pace)
 	r := newRun(c, nil)
 	r.broker = sim.NewBrokerServer(w, c.Broker)

@@ -40,6 +40,7 @@ type Config struct {
 	Deaf           bool          // for a while nothing comes back through the record queue
 	Joining        bool          // in the end one more service joins
 	Forging        bool          // somebody puts messages of his own into queues
+	Losing         bool          // the order service's database loses commits
 	Later          time.Duration // at the end everything is off for so long, and then goes on
 	Broker         sim.BrokerOptions
 	Spare          []string // processes beyond the fewest that the scenario can do with
@@ -65,10 +66,16 @@ func Default(seed uint64) Config {
 		c.Refusing = true
 	case 1:
 		c.Plagues, c.RepublishAfter = true, 2*time.Minute
-	case 2, 6:
+	case 2:
 		c.Operator = true
+	case 6:
+		c.Losing = seed/8%2 == 0
+		c.Operator = !c.Losing
 	case 4:
 		c.Later = []time.Duration{20 * time.Minute, 20 * 24 * time.Hour, 31 * 24 * time.Hour, 46 * 24 * time.Hour}[seed/8%4]
+	}
+	if c.Losing {
+		c.Faults.FailoverEvery = 4 * time.Minute
 	}
 	return c
 }
@@ -124,6 +131,7 @@ type run struct {
 	bodies   [][]byte                   // published, where they are needed again
 	watch    *watch                     // nil in the real world
 	calmly   calmly
+	losses   losses
 }
 
 // calmly is what the conductor arranges when it is calm.
@@ -184,6 +192,7 @@ func newRun(c Config, s *sim.Sim) *run {
 			refused: map[string]time.Duration{}, before: map[uuid.UUID]bool{}, since: map[uuid.UUID]bool{}, forged: map[string]string{},
 			ghosts: map[uuid.UUID]time.Duration{}, alarms: map[uuid.UUID]int{},
 		},
+		losses: newLosses(),
 	}
 }
 
@@ -230,7 +239,7 @@ func Run(c Config) Result {
 	r.watch = newWatch(r)
 	for _, name := range r.services() {
 		o := c.Database
-		if c.Forging && name == "order" {
+		if c.Losing && name == "order" {
 			o.Undo = 50
 		}
 		d := sim.NewDatabase(s.Process("database-"+name).World(), o)

@@ -240,7 +240,7 @@ func (b *watchedBroker) Publish(ctx context.Context, to driver.Destination, mess
 // one looks at a message that is about to go.
 func (b *watchedBroker) one(m *driver.Message, claims int) {
 	r := b.v.r
-	if b.v.sent[m.Dedup] {
+	if b.v.sent[m.Dedup] && !r.losses.undone[m.ID] {
 		_ = r.fail("fence: %s is sent again as %s: a broker that deduplicates swallows it", m.ID, m.Dedup)
 	}
 	b.v.sent[m.Dedup] = true
@@ -291,11 +291,15 @@ func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([
 }
 
 func (b *watchedBroker) Ack(ctx context.Context, queue string, deliveries []driver.Delivery) error {
+	record := strings.HasPrefix(queue, "event-record-")
 	for i := range deliveries {
 		id := idOf(&deliveries[i])
-		switch record := strings.HasPrefix(queue, "event-record-"); {
+		if record {
+			b.v.r.losses.acknowledged[id] = true
+		}
+		switch {
 		case id == uuid.Nil:
-		case record && again(&deliveries[i]):
+		case record && (again(&deliveries[i]) || b.v.r.losses.undone[id]):
 		case record && b.v.r.databases["order"].PendingOf(id) != nil:
 			_ = b.v.r.fail("P1 no loss: %s acknowledges %s and has not confirmed it", b.p.name, id)
 		case !record && !b.v.r.databases[queue].Knows(queue, id):

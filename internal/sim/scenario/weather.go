@@ -43,6 +43,10 @@ func (r *run) weather(w world.World) {
 			r.calmly.deaf = r.s.Elapsed() + 5*time.Minute
 		})
 	}
+	event("failovers", f.FailoverEvery, func() {
+		r.failOver(1 + int(w.Rand()%8))
+		r.restore(w)
+	})
 	if r.c.Forging {
 		event("forgeries", 20*time.Second, func() { r.forgeAny(w) })
 	}
