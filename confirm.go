@@ -89,10 +89,7 @@ func (c *confirmer) run(ctx context.Context, w world.World) {
 		return
 	}
 	w.Go("prover", func(world.World) { c.runProver(ctx) })
-	most := receiveBatch
-	if c.limits.Receive > 0 {
-		most = min(most, c.limits.Receive)
-	}
+	most := receiveMost(&c.limits)
 	pause := retryFirst
 	for ctx.Err() == nil {
 		deliveries, err := c.broker.Receive(ctx, c.queue, most)
@@ -110,6 +107,18 @@ func (c *confirmer) run(ctx context.Context, w world.World) {
 			}
 		}
 	}
+}
+
+// receiveMost is how many messages are asked for at a time: as many as the broker gives, and leaves to us.
+func receiveMost(l *driver.Limits) int {
+	most := receiveBatch
+	if l.Receive > 0 {
+		most = min(most, l.Receive)
+	}
+	if l.InFlight > 0 {
+		most = min(most, l.InFlight)
+	}
+	return most
 }
 
 // ensureQueue makes, or looks for, the record queue, so that a source without events has one too.

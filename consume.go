@@ -193,10 +193,7 @@ func (c *Consumer[X]) run(ctx, patience context.Context, w world.World, subscrib
 
 func (c *Consumer[X]) runReceiver(ctx context.Context) {
 	h := c.house
-	most := receiveBatch
-	if h.limits.Receive > 0 {
-		most = min(most, h.limits.Receive)
-	}
+	most := receiveMost(&h.limits)
 	pause := retryFirst
 	for ctx.Err() == nil {
 		h.mu.Lock()

@@ -3,12 +3,15 @@ package pabal_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/sim"
+	"github.com/pabal-go/pabal/internal/world"
 	"github.com/pabal-go/pabal/pabaltest"
 )
 
@@ -47,5 +50,44 @@ func TestBatchOfManyKeysKeepsTheOrderOfEach(t *testing.T) {
 	}
 	if rows, err := client.Received(t.Context(), "billing", driver.RowFilter{Limit: 10}); err != nil || len(rows) != 0 {
 		t.Errorf("%v, kept %q", err, kept(rows))
+	}
+}
+
+// TestFewMessagesInFlightAreEnough: a broker may leave fewer messages to a consumer than would be received at a time.
+func TestFewMessagesInFlightAreEnough(t *testing.T) {
+	const events = 30
+	for _, inFlight := range []int{1, 2, 12} {
+		s := sim.New(1, sim.Faults{})
+		process := s.Process("order")
+		w := process.World()
+		store := sim.NewDatabase(w, sim.DatabaseOptions{}).Connect(w, sim.Direct)
+		limits := driver.Limits{Message: 1 << 20, Hold: 30 * time.Second, Wait: 5 * time.Second, InFlight: inFlight}
+		broker := sim.NewBrokerServer(w, sim.BrokerOptions{Limits: limits}).Connect(w, sim.Direct)
+		client, err := pabal.New(t.Context(), store, broker, "order", &pabal.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		handled := 0
+		pabal.Handle(client.Consumer("settlement", nil), OrderPaid, func(context.Context, *sim.Tx, pabal.Received[Paid]) error {
+			handled++
+			return nil
+		})
+		process.Go("run", func(world.World) { _ = client.Run(t.Context()) })
+		process.Go("record", func(w world.World) {
+			_ = w.Sleep(t.Context(), time.Second)
+			for n := range events {
+				tx, err := store.Begin(t.Context())
+				if err == nil {
+					err = client.Record(t.Context(), tx, pay("A1", n))
+				}
+				if err != nil || tx.Commit(t.Context()) != nil {
+					t.Error(err)
+				}
+			}
+		})
+		_ = s.Run(time.Minute, func() bool { return handled == events })
+		if s.Close(); handled != events {
+			t.Errorf("with %d messages in flight at most, %d of %d events are handled", inFlight, handled, events)
+		}
 	}
 }
