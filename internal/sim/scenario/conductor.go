@@ -25,8 +25,18 @@ func (r *run) conduct(w world.World) {
 	if r.c.Losing {
 		r.lookAfter(w, false)
 	}
+	if r.c.Operator && r.c.Odd {
+		r.settle(w)
+		r.skipAgain()
+	}
 	r.settle(w)
 	r.checkHealth()
+	if r.c.Foreign {
+		r.checkStrangers(w)
+	}
+	if r.c.Canaries {
+		r.verify(w)
+	}
 	switch {
 	case r.c.Later > 0:
 		r.later(w)

@@ -38,20 +38,29 @@ func (r *run) consumer(name string) program {
 		one := func(ctx context.Context, tx *sim.Tx, e pabal.Received[paid]) error {
 			return r.handle(ctx, p, w, tx, name, e)
 		}
-		pabal.Handle(consumer, orderPaid, func(ctx context.Context, tx *sim.Tx, e pabal.Received[paid]) error {
+		single := func(ctx context.Context, tx *sim.Tx, e pabal.Received[paid]) error {
 			if err := one(ctx, tx, e); err != nil {
 				return err
 			}
 			return r.endByHimself(ctx, w, tx)
-		})
-		pabal.HandleBatch(consumer, orderViewed, func(ctx context.Context, tx *sim.Tx, es []pabal.Received[paid]) error {
+		}
+		batch := func(ctx context.Context, tx *sim.Tx, es []pabal.Received[paid]) error {
 			for _, e := range es {
 				if err := one(ctx, tx, e); err != nil {
 					return err
 				}
 			}
 			return r.endByHimself(ctx, w, tx)
-		})
+		}
+		if r.c.Batches {
+			pabal.HandleBatch(consumer, orderPaid, batch)
+		} else {
+			pabal.Handle(consumer, orderPaid, single)
+		}
+		pabal.HandleBatch(consumer, orderViewed, batch)
+		if r.c.Odd || r.c.Foreign {
+			r.handleOdd(consumer, single)
+		}
 		r.mu.Lock()
 		r.operator[name] = client.Operator
 		r.mu.Unlock()
@@ -68,8 +77,11 @@ func (r *run) consumer(name string) program {
 func (r *run) passes(consumer string) bool { return consumer == "notification" && r.c.Seed/8%2 == 0 }
 
 // effectOf names the effect of an event, or of its being handled again for a redelivery.
-func effectOf(id, job uuid.UUID) string {
-	if job == uuid.Nil {
+func effectOf(source string, id, job uuid.UUID) string {
+	switch {
+	case source != "order":
+		return source + "/" + id.String()
+	case job == uuid.Nil:
 		return id.String()
 	}
 	return id.String() + "/" + job.String()
@@ -85,7 +97,7 @@ func (r *run) handle(
 	if err := r.misbehave(ctx, p, w, tx); err != nil {
 		return err
 	}
-	effect := effectOf(e.ID, e.Job)
+	effect := effectOf(e.Source, e.ID, e.Job)
 	if v, err := tx.Get(ctx, "effect", effect); err != nil {
 		return err
 	} else if v != nil {

@@ -30,6 +30,7 @@ type sender struct {
 	topics    map[string]*sentTopic
 	flying    map[string]bool // topic and key of what is in flight
 	queue     int             // Options.Queue
+	inFlight  map[string]int  // messages that it has received, and neither acknowledged nor lost, by queue
 	received  map[uuid.UUID]comeBack
 	confirmed map[string][]comeBack // by topic, since the topic was proven last
 	settled   map[uuid.UUID]bool    // events that it knows to have come back
@@ -53,7 +54,7 @@ func newSender(p process, w world.World, queue int) *sender {
 	}
 	return &sender{
 		process: p, w: w, topics: map[string]*sentTopic{}, flying: map[string]bool{}, queue: queue,
-		received: map[uuid.UUID]comeBack{}, confirmed: map[string][]comeBack{}, settled: map[uuid.UUID]bool{},
+		inFlight: map[string]int{}, received: map[uuid.UUID]comeBack{}, confirmed: map[string][]comeBack{}, settled: map[uuid.UUID]bool{},
 	}
 }
 

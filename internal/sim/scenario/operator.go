@@ -20,13 +20,17 @@ func (r *run) operate(p process, w world.World, client *pabal.Client[*sim.Tx]) {
 	for !r.calm.Load() && w.Sleep(p.ctx, time.Duration(w.Rand()%uint64(80*time.Second))) == nil && !r.calm.Load() {
 		switch w.Rand() % 4 {
 		case 0:
-			if id := r.pick(ctx, w, client); id != uuid.Nil {
+			if id, _ := r.pick(ctx, w, client, false); id != uuid.Nil {
 				r.watch.ordered[id] = true
+				delete(r.watch.unsent, id)
 				_, _ = client.Retry(ctx, id)
 			}
 		case 1:
-			if id := r.pick(ctx, w, client); id != uuid.Nil {
+			if id, isBare := r.pick(ctx, w, client, true); id != uuid.Nil {
 				r.watch.ordered[id], r.watch.skipped[id] = true, true
+				if isBare {
+					r.watch.unsent[id] = never
+				}
 				_, _ = client.Skip(ctx, id)
 			}
 		default: // what was recorded later may not be committed yet
@@ -39,13 +43,19 @@ func (r *run) operate(p process, w world.World, client *pabal.Client[*sim.Tx]) {
 	}
 }
 
-// pick is an event that is not confirmed.
-func (r *run) pick(ctx context.Context, w world.World, client *pabal.Client[*sim.Tx]) uuid.UUID {
+// pick is an event that is not confirmed, and whether it is bare: a bare one, if one is wanted and there is any.
+func (r *run) pick(ctx context.Context, w world.World, client *pabal.Client[*sim.Tx], bare bool) (uuid.UUID, bool) {
 	found, err := client.Events(ctx, driver.EventFilter{State: driver.Unconfirmed, Limit: 20})
 	if err != nil || len(found) == 0 {
-		return uuid.Nil
+		return uuid.Nil, false
 	}
-	return found[w.Rand()%uint64(len(found))].Event.ID
+	n := int(w.Rand() % uint64(len(found)))
+	for i := range found {
+		if bare && found[i].Event.Bare {
+			n = i
+		}
+	}
+	return found[n].Event.ID, found[n].Event.Bare
 }
 
 // mend ends what is wrong with plagues and has what is parked handled. It is called when it is calm.

@@ -120,8 +120,10 @@ func (r *run) orderStatements(
 	if plague == refused { // nobody waits for it
 		events[0], events[1] = orderPaid.New(paid{No: no, Amount: n}), orderViewed.New(paid{No: no, Plague: plague})
 	}
+	ctx = r.traced(ctx, w)
 	if r.calmly.oneKey == "" {
 		events = append(events, r.more(w, key, n)...)
+		events = append(events, r.odd(ctx, w, key)...)
 	}
 	if wrong := wrongEvent(w); r.watch != nil && wrong != nil {
 		if client.Record(ctx, tx, append(events[:1:1], *wrong)...) == nil {

@@ -17,10 +17,10 @@ const pace = 60
 // restarted instead of crashed, and no run is like another.
 func RunReal(c Config) (result Result) {
 	c.Plagues, c.Operator, c.Later = false, false, 0 // they look into the simulation
-	c.Refusing, c.Deaf, c.Joining, c.Forging, c.Losing = false, false, false, false, false
+	c.Refusing, c.Deaf, c.Joining, c.Forging, c.Losing, c.Foreign, c.Canaries = false, false, false, false, false, false, false
 	w := world.Hurried(pace)
 	r := newRun(c, nil)
-	r.broker = sim.NewBrokerServer(w, c.Broker)
+	r.broker = sim.NewBrokerServer(w, r.brokerOptions())
 	for _, name := range r.services() {
 		r.databases[name] = sim.NewDatabase(w, c.Database)
 	}

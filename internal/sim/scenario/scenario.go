@@ -41,6 +41,11 @@ type Config struct {
 	Joining        bool          // in the end one more service joins
 	Forging        bool          // somebody puts messages of his own into queues
 	Losing         bool          // the order service's database loses commits
+	Odd            bool          // some events are bytes, bare, or hold odd characters; they have headers and traces
+	Batches        bool          // handlers get many events of keys at once
+	Narrow         bool          // the broker takes and gives little at a time
+	Foreign        bool          // others put messages into consumers' queues
+	Canaries       bool          // somebody verifies the topology
 	Later          time.Duration // at the end everything is off for so long, and then goes on
 	Broker         sim.BrokerOptions
 	Spare          []string // processes beyond the fewest that the scenario can do with
@@ -54,6 +59,10 @@ func Default(seed uint64) Config {
 		Database:       sim.DatabaseOptions{Conflict: 5, SwallowDeadlock: seed%2 == 0},
 		RepublishAfter: 5 * time.Minute, RestartEvery: 2 * time.Minute,
 		Spare: []string{"order-2", "relay", "settlement-2", "notification-2"},
+		Odd:   seed%3 == 1, Narrow: seed%5 == 2, Batches: seed%7 == 3, Foreign: seed%4 == 3, Canaries: seed%4 == 2,
+	}
+	if c.Batches {
+		c.Keys = 20
 	}
 	switch seed % 8 {
 	case 0:
@@ -147,6 +156,10 @@ type calmly struct {
 	forged   map[string]string           // rows that forgeries parked, with their reasons
 	ghosts   map[uuid.UUID]time.Duration // forged, since when
 	alarms   map[uuid.UUID]int
+
+	canaries  map[uuid.UUID]bool
+	strangers []stranger
+	hidden    map[uuid.UUID]bool // in attributes of what nobody can read
 }
 
 // process is a process of either world.
@@ -191,6 +204,7 @@ func newRun(c Config, s *sim.Sim) *run {
 		calmly: calmly{
 			refused: map[string]time.Duration{}, before: map[uuid.UUID]bool{}, since: map[uuid.UUID]bool{}, forged: map[string]string{},
 			ghosts: map[uuid.UUID]time.Duration{}, alarms: map[uuid.UUID]int{},
+			canaries: map[uuid.UUID]bool{}, hidden: map[uuid.UUID]bool{},
 		},
 		losses: newLosses(),
 	}
@@ -234,8 +248,9 @@ func Run(c Config) Result {
 	}
 	r := newRun(c, s)
 	r.server = s.Process("server")
-	c.Broker.Answer, c.Broker.Forget = r.answer, 0
-	r.broker = sim.NewBrokerServer(r.server.World(), c.Broker)
+	broker := r.brokerOptions()
+	broker.Answer, broker.Forget = r.answer, 0
+	r.broker = sim.NewBrokerServer(r.server.World(), broker)
 	r.watch = newWatch(r)
 	for _, name := range r.services() {
 		o := c.Database

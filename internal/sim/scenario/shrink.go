@@ -20,7 +20,7 @@ var kept = []string{"Settle", "RepublishAfter", "Faults.LatencyMost"}
 // differ by a multiple of all small numbers, by which a seed decides what kind of case it is.
 const (
 	otherSeeds   = 5
-	otherSeedsBy = 3840
+	otherSeedsBy = 3840 * 7
 )
 
 // shrinking is a search for a smaller case.

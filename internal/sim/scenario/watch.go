@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"context"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ const (
 	publishTimeout = 3 * time.Second
 	provenMargin   = 30 * time.Second
 )
+
+// never is no claim yet.
+const never = math.MaxInt
 
 // claimed names one claim of an event.
 type claimed struct {
@@ -47,7 +51,8 @@ type watch struct {
 	claims   []claim          // by processes, to be published
 	again    map[claimed]bool // of which another one followed
 	jobs     map[string]*job
-	lost     bool // the order service's database has lost commits
+	lost     bool              // the order service's database is losing commits
+	unsent   map[uuid.UUID]int // bare events that an operator skips: his claim, from which on nobody sends them
 }
 
 // proven is a topic's proven_at, and since when it has been that.
@@ -59,17 +64,21 @@ func newWatch(r *run) *watch {
 		ordered: map[uuid.UUID]bool{}, sent: map[string]bool{},
 		taken: map[claimed]bool{}, born: map[uuid.UUID]time.Duration{}, copies: map[uuid.UUID]int{},
 		skipped: map[uuid.UUID]bool{}, passed: map[string]bool{}, counts: &counts{n: map[string]int{}}, jobs: map[string]*job{}, again: map[claimed]bool{},
+		unsent: map[uuid.UUID]int{},
 	}
 }
 
 // pending holds a change of a pending row against the rules of confirming and claiming.
 func (v *watch) pending(was, is *driver.Pending) {
+	if was != nil && is != nil && is.Crashes == 0 && is.Claims > was.Claims && v.unsent[is.ID] == never {
+		v.unsent[is.ID] = is.Claims // by the operator: any other claim counts as a crash
+	}
 	switch r := v.r; {
 	case v.lost:
 	case was == nil:
 		v.born[is.ID] = r.s.Elapsed()
 	case is == nil:
-		if !v.back[was.ID] {
+		if _, unsent := v.unsent[was.ID]; !unsent && !v.back[was.ID] {
 			_ = r.fail("P1 no loss: %s is confirmed and never came back", was.ID)
 		}
 	case is.Claims < was.Claims:
@@ -184,7 +193,11 @@ type watchedBroker struct {
 }
 
 func (b *watchedBroker) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
+	b.fits(messages)
 	if to.Topic == "" {
+		if !strings.HasPrefix(to.Queue, driver.ReplyPrefix) {
+			_ = b.v.r.fail("canaries: %s answers to queue %s", b.p.name, to.Queue)
+		}
 		return b.Broker.Publish(ctx, to, messages)
 	}
 	for i := range messages {
@@ -244,6 +257,9 @@ func (b *watchedBroker) one(m *driver.Message, claims int) {
 		_ = r.fail("fence: %s is sent again as %s: a broker that deduplicates swallows it", m.ID, m.Dedup)
 	}
 	b.v.sent[m.Dedup] = true
+	if at, skipped := b.v.unsent[m.ID]; skipped && claims >= at {
+		_ = r.fail("skip: %s sends %s, which has no envelope that says so", b.p.name, m.ID)
+	}
 	row := r.databases["order"].PendingOf(m.ID)
 	if row == nil || b.v.ordered[m.ID] {
 		return
@@ -272,10 +288,12 @@ func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([
 		_ = b.p.w.Sleep(ctx, 5*time.Second)
 		return nil, nil
 	}
+	b.asks(queue, limit)
 	deliveries, err := b.Broker.Receive(ctx, queue, limit)
 	if err != nil { // whoever asked does not get what is on its way
 		return nil, err
 	}
+	b.p.inFlight[queue] += len(deliveries)
 	for i := range deliveries {
 		if b.v.keeping && deliveries[i].Attempt > 1 {
 			_ = b.v.r.fail("confirming: %s is delivered again while a database is away: nobody keeps it", idOf(&deliveries[i]))
@@ -292,13 +310,14 @@ func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([
 
 func (b *watchedBroker) Ack(ctx context.Context, queue string, deliveries []driver.Delivery) error {
 	record := strings.HasPrefix(queue, "event-record-")
+	b.p.inFlight[queue] -= len(deliveries)
 	for i := range deliveries {
 		id := idOf(&deliveries[i])
 		if record {
 			b.v.r.losses.acknowledged[id] = true
 		}
 		switch {
-		case id == uuid.Nil:
+		case id == uuid.Nil, b.v.r.calmly.canaries[id], b.v.r.calmly.hidden[id]:
 		case record && (again(&deliveries[i]) || b.v.r.losses.undone[id]):
 		case record && b.v.r.databases["order"].PendingOf(id) != nil:
 			_ = b.v.r.fail("P1 no loss: %s acknowledges %s and has not confirmed it", b.p.name, id)
@@ -315,7 +334,11 @@ func (b *watchedBroker) Extend(
 	if d == 0 && strings.HasPrefix(queue, "event-record-") {
 		_ = b.v.r.fail("confirming: %s gives messages back", b.p.name)
 	}
-	return b.Broker.Extend(ctx, queue, deliveries, d)
+	lost, err := b.Broker.Extend(ctx, queue, deliveries, d)
+	if b.p.inFlight[queue] -= len(lost); d == 0 {
+		b.p.inFlight[queue] -= len(deliveries)
+	}
+	return lost, err
 }
 
 // again tells a message of a redelivery that has events handled again.

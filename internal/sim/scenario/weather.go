@@ -47,6 +47,12 @@ func (r *run) weather(w world.World) {
 		r.failOver(1 + int(w.Rand()%8))
 		r.restore(w)
 	})
+	if r.c.Canaries {
+		event("canaries", 2*time.Minute, func() { r.sendCanaries(w) })
+	}
+	if r.c.Foreign {
+		event("strangers", 30*time.Second, func() { r.comeStrangers(w) })
+	}
 	if r.c.Forging {
 		event("forgeries", 20*time.Second, func() { r.forgeAny(w) })
 	}
