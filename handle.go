@@ -121,6 +121,17 @@ func (c *Consumer[X]) call(
 	return err
 }
 
+// handlesOnly reports whether chunks call a handler with one event only, and with which.
+func handlesOnly[X any](chunks []chunk[X], a *arrival) bool {
+	n, is := 0, false
+	for i := range chunks {
+		for _, handled := range chunks[i].arrivals {
+			n, is = n+1, handled.row.ID == a.row.ID
+		}
+	}
+	return n == 1 && is
+}
+
 // arrival is an event on its way through a consumer.
 type arrival struct {
 	row      driver.Row

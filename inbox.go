@@ -150,12 +150,12 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 				how = driver.Abandon
 				c.hang(err)
 			}
-			return result{failed: err, alone: len(ch.arrivals) == 1 && ch.arrivals[0].row.ID == group[0].row.ID}
+			return result{failed: err, alone: handlesOnly(chunks[i:i+1], group[0])}
 		}
 	}
 	if err := c.finishTx(ctx, tx, driver.Commit); err != nil {
 		if errors.Is(err, driver.ErrNoTransaction) {
-			return result{failed: errors.New("handler rolled back its transaction"), alone: len(chunks) == 1 && len(group) == 1}
+			return result{failed: errors.New("handler rolled back its transaction"), alone: handlesOnly(chunks, group[0])}
 		}
 		return result{err: fmt.Errorf("commit: %w", err)}
 	}

@@ -91,3 +91,29 @@ func TestFewMessagesInFlightAreEnough(t *testing.T) {
 		}
 	}
 }
+
+// TestSuccessorThatRollsBackABatchHasFailedAlone: the batch is of what was received and of what was held behind it.
+func TestSuccessorThatRollsBackABatchHasFailedAlone(t *testing.T) {
+	p := newProtocol(t)
+	client := p.ClientWith("settlement", &p.options)
+	pabal.HandleBatch(client.Consumer("settlement", &pabal.ConsumerOptions{Tries: 3}), OrderPaid,
+		func(ctx context.Context, tx pabaltest.Tx, es []pabal.Received[Paid]) error {
+			for _, e := range es {
+				if err := tx.Put(ctx, "effect", e.ID.String(), 1); err != nil {
+					return err
+				}
+				if e.Data.Amount == 2 {
+					tx.Rollback(ctx)
+					return nil // and says that all is well
+				}
+			}
+			return nil
+		})
+	b := p.intercept(pay("A1", 1), pay("A1", 2))
+	p.deliver(b[1], b[0])
+	p.Pass(time.Minute)
+	rows := p.received(client)
+	if len(rows) != 1 || rows[0].State != driver.Parked || rows[0].ID != p.events()[1].Event.ID || p.effects(client) != 1 {
+		t.Errorf("%d effects, kept %q", p.effects(client), kept(rows))
+	}
+}
