@@ -31,6 +31,9 @@ func (r *run) consumer(name string) program {
 	return func(p process, w world.World) {
 		client, _ := r.client(p, w, name, name)
 		o := pabal.ConsumerOptions{Concurrency: 3, Tries: 100, Timeout: handlerTimeout}
+		if r.c.Batches && name == "notification" { // one transaction for all keys
+			o.Concurrency = 1
+		}
 		if r.c.Plagues || r.c.Later > inboxRetention {
 			o.Tries, o.PassParked = 9, r.passes(name)
 		}

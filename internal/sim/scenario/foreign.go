@@ -1,11 +1,13 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +24,7 @@ import (
 // stranger is a message from elsewhere.
 type stranger struct {
 	consumer, source string
+	row              string    // its source there, if that is another one
 	id               uuid.UUID // of its row
 	m                driver.Message
 	unreadable       bool
@@ -35,11 +38,15 @@ func hashed(b []byte) uuid.UUID {
 	return id
 }
 
+// longSource is longer than an inbox has room for.
+var longSource = strings.Repeat("x", 70)
+
 // unreadable are messages that no consumer can read; each has a number in it.
 var unreadable = []string{
 	"\xff\xfe %d", "%d", `{"n":%d}`, `{"specversion":"1.0","id":"%d"`, `{"specversion":"1.0","id":"%d","source":"x","type":"y"},`,
 	`{"specversion":"0.3","id":"%d","source":"x","type":"y"}`, `{"specversion":"1.0","source":"x","type":"y","n":%d}`,
 	`{"specversion":"1.0" "id":"%d"}`, `{"specversion":"1.0","id" "%d"}`, `{"specversion":"1.0","id":,"n":%d}`, `{specversion:%d}`,
+	`{"n":"%d`, `{"n":[%d`,
 	"{\"specversion\":\"1.\x010\",\"id\":\"%d\"}", `{"specversion":"1.0","id":"\q%d","source":"x","type":"y"}`, `{"n":[%d}]`,
 	`{"specversion":"1.0","id":"%d","source":"x","type":"y","position":"0"}`,
 	`{"specversion":"1.0","id":"%d","source":"x","type":"y","position":"one"}`,
@@ -48,6 +55,8 @@ var unreadable = []string{
 	`{"specversion":"1.0","id":"%d","source":"x","type":"y","data_base64":"!"}`,
 	`{"specversion":"1.0","id":"019b76da-d016-7c29-a336-%012d","source":"x","type":"y","topic":"t","time":"2026-01-01T00:00:00Z",
 		"sentat":"2026-01-01T00:00:00Z","position":"1"}`,
+	`{"specversion":"1.0","id":"019b76da-d016-7c29-a336-%012d","source":"x","type":"y","topic":"t","time":"2026-01-01T00:00:00Z",
+		"sentat":"2026-01-01T00:00:00Z","subject":"` + strings.Repeat("k", 256) + `"}`,
 	`{"specversion":"1.0","id":"019b76da-d016-7c29-a336-%012d","source":"x","type":"y","topic":"t","time":"2026-01-01T00:00:00Z",
 		"sentat":"2026-01-01T00:00:00Z","subject":"k","position":"2","prevposition":"1"}`,
 }
@@ -67,7 +76,9 @@ func (r *run) strange(w world.World) []stranger {
 		rest := `"datacontenttype":"application/json","data":{"no":"\u0041"}`
 		return []stranger{handled("legacy", []byte(id), orderViewed.Name(), rest), handled("ancient", []byte(id), orderViewed.Name(), rest)}
 	case 1:
-		return []stranger{handled("legacy", []byte(id), orderPaid.Name(), `"data":{},"nobody":{"knows":["}",{}]}`)}
+		s := handled(longSource, []byte(id), orderPaid.Name(), `"data":{},"source":"`+longSource[:69]+`\u0078","nobody":{"knows":["}",{}]}`)
+		s.row = hashed([]byte(longSource)).String()
+		return []stranger{s}
 	case 2:
 		data := base64.StdEncoding.EncodeToString(scanned(w, "elsewhere"))
 		return []stranger{handled("legacy", []byte(id), orderScanned.Name(), `"data_base64":"`+data+`"`)}
@@ -79,7 +90,8 @@ func (r *run) strange(w world.World) []stranger {
 	case 4: // the same, and something is missing; or binary mode, of which Pabal knows nothing
 		lists := [][]driver.Attribute{
 			attributes("no uuid", "t t t"), attributes(id, "yesterday today t"), attributes(id, "2026-01-01T00:00:00Z 2026-01-01T00:00:00Z "),
-			attributes(id, "times"), {{Name: "ce-specversion", Value: "1.0"}, {Name: "ce-id", Value: id}, {Name: "ce-source", Value: "legacy"}},
+			attributes(id, "times"), append(attributes(id, "2026-01-01T00:00:00Z 2026-01-01T00:00:00Z t"), driver.Attribute{Name: "source", Value: longSource}),
+			{{Name: "ce-specversion", Value: "1.0"}, {Name: "ce-id", Value: id}, {Name: "ce-source", Value: "legacy"}},
 		}
 		body := fmt.Appendf(nil, `{"n":%d}`, n)
 		r.calmly.hidden[uuid.MustParse(id)] = true
@@ -167,7 +179,7 @@ func (r *run) orderStrangers(w world.World, ids map[string][]uuid.UUID, what fun
 
 // rowOf is the reason for which a consumer keeps a stranger; empty: it does not.
 func (r *run) rowOf(s *stranger) string {
-	row := r.databases[s.consumer].RowOf(s.consumer, driver.CursorKey{Source: s.source}, s.id)
+	row := r.databases[s.consumer].RowOf(s.consumer, driver.CursorKey{Source: cmp.Or(s.row, s.source)}, s.id)
 	if row == nil || row.State == driver.Done {
 		return ""
 	}

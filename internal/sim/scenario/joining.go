@@ -32,7 +32,7 @@ func (r *run) join(w world.World) {
 	r.settle(w)
 	r.checkJoined()
 	now := r.databases["order"].Clock()
-	r.redeliver(w, pabal.Redelivery{Topic: orderPaid.Topic(), From: now.Add(-3 * time.Hour), Until: now, Rate: 50})
+	r.redeliver(w, pabal.Redelivery{Topic: orderPaid.Topic(), From: now.Add(-3 * time.Hour), Until: now, Rate: 1000})
 	r.checkJoined()
 }
 

@@ -19,8 +19,11 @@ func (r *run) brokerOptions() sim.BrokerOptions {
 		Message: 256 << 10, Batch: 10, BatchBytes: 256 << 10, Receive: 10, InFlight: 60,
 		Name: 80, Hold: 30 * time.Second, Wait: 5 * time.Second, Redelivery: 4 * 24 * time.Hour,
 	}
-	if r.c.Seed/5%2 == 1 { // narrower still, for bytes: a message has some 500
+	switch r.c.Seed / 5 % 3 { // narrower still
+	case 1: // a message has some 500 bytes
 		o.Limits.Batch, o.Limits.BatchBytes, o.Limits.Receive, o.Limits.InFlight = 0, 3<<10, 0, 12
+	case 2:
+		o.Limits.Batch, o.Limits.Receive, o.Limits.InFlight = 3, 2, 4
 	}
 	return o
 }

@@ -31,7 +31,7 @@ var (
 	orderPosted  = pabal.Define[json.RawMessage]("order-posted").On(orderViewed.Topic()).Bare()
 
 	oddTexts = []string{
-		"\ufffe and \uffff are legal here", "파발 · \u2028 \u00a0 😀", `"quoted" \ <&>`, "\x01 and \t and \n", "\uffff\uffff",
+		"\ufffe and \uffff are legal here", "파발 · \u2028 \u00a0 😀", `"quoted" \ <&>`, "\x01 and \t and \n", "\uffff\uffff and ￥",
 	}
 	postedTexts = []string{"파발 · 😀", `"quoted" \ <&>`, "tab\tand\nline"}
 )

@@ -3,6 +3,7 @@ package scenario
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -159,10 +160,7 @@ func (r *run) more(w world.World, key func() string, n int) (events []pabal.Even
 	return events
 }
 
-var (
-	longKey = strings.Repeat("A", 2000)
-	large   = strings.Repeat("x", 1<<20)
-)
+var large = strings.Repeat("x", 1<<20)
 
 // wrongEvent is one that Record refuses, now and then.
 func wrongEvent(w world.World) *pabal.Event {
@@ -171,9 +169,30 @@ func wrongEvent(w world.World) *pabal.Event {
 	case 0:
 		e = orderViewed.New(paid{No: large})
 	case 1, 2, 3, 4:
-		e = orderPaid.New(paid{No: longKey})
+		e = wrongEvents[w.Rand()%uint64(len(wrongEvents))]
 	default:
 		return nil
 	}
 	return &e
 }
+
+// wrongEvents are of all kinds but the large.
+var wrongEvents = func() []pabal.Event {
+	bare := json.RawMessage(`{"n":1}`)
+	many := orderViewed.New(paid{})
+	for n := range 21 {
+		many = many.With(fmt.Sprint(n), "")
+	}
+	keyed := pabal.Key(func(p paid) string { return p.No })
+	return []pabal.Event{
+		{}, many, pabal.Type[paid]{}.New(paid{}),
+		orderPaid.New(paid{No: large[:2000]}), orderPaid.New(paid{}), orderPaid.New(paid{No: "\xff"}),
+		orderViewed.New(paid{}).With("Upper", ""), orderViewed.New(paid{}).With(large[:65], ""),
+		orderViewed.New(paid{}).With("long", large[:1025]), orderViewed.New(paid{}).With("wrong", "\xff"),
+		orderPrinted.New(bare[:3]), orderPosted.New(bare).With("bare", ""), orderPosted.New(json.RawMessage("\"\ufffe\"")),
+		orderPosted.New(json.RawMessage("\"\xff\"")), pabal.Define[[]byte]("bytes").Bare().New(nil),
+		pabal.Define[paid]("no name").New(paid{}), pabal.Define[paid]("name").On("no name").New(paid{}),
+		pabal.Define[chan int]("channel").New(nil), pabal.Define("keyed", keyed).Bare().New(paid{No: "A1"}),
+		pabal.Define[paid]("version").Version("2").Bare().New(paid{}),
+	}
+}()

@@ -62,7 +62,7 @@ func (r *run) loseTopic(w world.World) {
 	for r.broker.Subscribers(orderViewed.Topic()) < 3 {
 		_ = w.Sleep(context.Background(), time.Second)
 	}
-	r.redeliver(w, pabal.Redelivery{Topic: orderViewed.Topic(), From: from, Until: r.databases["order"].Clock(), Rate: 50})
+	r.redeliver(w, pabal.Redelivery{Topic: orderViewed.Topic(), From: from, Until: r.databases["order"].Clock(), Rate: 1000})
 }
 
 // commitLate has events committed long after they are due, by a process that is no more: those who have been sweeping all the

@@ -16,7 +16,10 @@ import (
 // counts is an Observer that adds up what it is told of: "confirm ghost".
 type counts struct{ n map[string]int }
 
-func (*counts) Start(ctx context.Context, _ pabal.Step) (context.Context, func(error)) {
+func (c *counts) Start(ctx context.Context, s pabal.Step) (context.Context, func(error)) {
+	if s.Traceparents != nil {
+		c.n[s.Name+" traced"] += len(s.Traceparents())
+	}
 	return ctx, func(error) {}
 }
 
