@@ -33,7 +33,7 @@ func TestAFailingSeedShrinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := runGo(t, "test", "-overlay", overlay, "./internal/sim/scenario", "-run=TestPromisesHoldUnderFaults", "-v",
-		"-sim.seeds=500", "-sim.first=13", "-sim.shrink=20s")
+		"-sim.seeds=500", "-sim.first=24", "-sim.shrink=20s")
 	promise := broken.FindString(out)
 	is, commands := sizes.FindAllStringSubmatch(out, -1), replay.FindAllStringSubmatch(out, -1)
 	if promise == "" || len(is) != 2 || len(commands) != 2 {
