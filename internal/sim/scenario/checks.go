@@ -27,7 +27,9 @@ func (r *run) checkMessage(m *driver.Message) {
 	if r.c.Joining {
 		r.sent(m.ID)
 	}
-	r.losses.published[m.ID] = true
+	if r.c.Losing {
+		r.losses.published[m.ID] = true
+	}
 	if r.c.Odd {
 		r.checkForm(m)
 	}

@@ -71,9 +71,9 @@ func (r *run) traced(ctx context.Context, w world.World) context.Context {
 	return pabal.WithTraceparent(ctx, fmt.Sprintf("00-%016x%016x-%016x-01", w.Rand(), w.Rand()|1, w.Rand()|1))
 }
 
-// odd is what an order consists of besides, when events are odd.
+// odd is what an order consists of besides, now and then, when events are odd.
 func (r *run) odd(ctx context.Context, w world.World, key func() string) (events []pabal.Event) {
-	if !r.c.Odd {
+	if !r.c.Odd || w.Rand()%5 > 1 {
 		return nil
 	}
 	n := int(w.Rand() % 100)

@@ -18,7 +18,7 @@ type counts struct{ n map[string]int }
 
 func (c *counts) Start(ctx context.Context, s pabal.Step) (context.Context, func(error)) {
 	if s.Traceparents != nil {
-		c.n[s.Name+" traced"] += len(s.Traceparents())
+		c.n["traced"] += len(s.Traceparents())
 	}
 	return ctx, func(error) {}
 }

@@ -193,7 +193,9 @@ type watchedBroker struct {
 }
 
 func (b *watchedBroker) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
-	b.fits(messages)
+	if b.v.r.c.Narrow {
+		b.fits(messages)
+	}
 	if to.Topic == "" {
 		if !strings.HasPrefix(to.Queue, driver.ReplyPrefix) {
 			_ = b.v.r.fail("canaries: %s answers to queue %s", b.p.name, to.Queue)
@@ -288,7 +290,9 @@ func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([
 		_ = b.p.w.Sleep(ctx, 5*time.Second)
 		return nil, nil
 	}
-	b.asks(queue, limit)
+	if b.v.r.c.Narrow {
+		b.asks(queue, limit)
+	}
 	deliveries, err := b.Broker.Receive(ctx, queue, limit)
 	if err != nil { // whoever asked does not get what is on its way
 		return nil, err
@@ -313,7 +317,7 @@ func (b *watchedBroker) Ack(ctx context.Context, queue string, deliveries []driv
 	b.p.inFlight[queue] -= len(deliveries)
 	for i := range deliveries {
 		id := idOf(&deliveries[i])
-		if record {
+		if record && b.v.r.c.Losing {
 			b.v.r.losses.acknowledged[id] = true
 		}
 		switch {
