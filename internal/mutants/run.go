@@ -48,7 +48,7 @@ func Build(ctx context.Context, root string, mutants []Mutant) (p *Program, err 
 	}()
 	overlay, apart, err := Together(mutants, root, dir)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	p.apart = apart
 	return p, p.compile(ctx, overlay, p.binary)
