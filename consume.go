@@ -314,7 +314,7 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *c
 		case len(group) > 0:
 			rate.add(len(group), w.Now())
 			c.process(ctx, patience, w, group)
-			if d := rate.pause(len(group), c.o.Batch); d > 0 {
+			if d := rate.pause(len(group), c.o.Batch, beforeHandling); d > 0 {
 				_ = w.Sleep(ctx, d)
 			}
 		default:

@@ -7,10 +7,20 @@ import (
 )
 
 const (
-	gathered   = 32                     // events that share what a batch costs by itself; more of them save little
-	gatherMost = 10 * time.Millisecond  // what a pause may delay events by
-	callLeast  = time.Millisecond       // what a call, or a transaction, counts for: it costs two processes more than the time it takes
-	paceOver   = 200 * time.Millisecond // how far back the rate of events is looked at
+	callLeast = time.Millisecond       // what a call, or a transaction, counts for: it costs two processes more than the time it takes
+	paceOver  = 200 * time.Millisecond // how far back the rate of events is looked at
+)
+
+// gathering is how a batch gathers: until so many events have come, for so long at most. More of them would share what a batch costs
+// by itself, but save little.
+type gathering struct {
+	events float64
+	most   time.Duration
+}
+
+var (
+	beforePublish  = gathering{16, 3 * time.Millisecond} // which delays everybody
+	beforeHandling = gathering{32, 10 * time.Millisecond}
 )
 
 // meter tells how quickly events have come lately.
@@ -37,11 +47,11 @@ func (m *meter) add(n int, at world.Mono) {
 // waiting for a larger one would only delay.
 func (m *meter) busy() bool { return m.events*float64(callLeast) > m.span }
 
-// pause is how long the next batch gathers after one of n events, of which most fit into one: until enough have come, at the rate of
-// lately. What came alone, or well filled, needs no waiting.
-func (m *meter) pause(n, most int) time.Duration {
+// pause is how long the next batch gathers, at the rate of lately, after one of n events, of which most fit into one. What came alone,
+// or well filled, needs no waiting.
+func (m *meter) pause(n, most int, g gathering) time.Duration {
 	if n <= 1 || n >= most/2 || !m.busy() {
 		return 0
 	}
-	return min(gatherMost, time.Duration(gathered*m.span/m.events))
+	return min(g.most, time.Duration(g.events*m.span/m.events))
 }

@@ -38,7 +38,7 @@ func TestBatchesGatherUnderLoadOnly(t *testing.T) {
 		take := func(one turn) time.Duration {
 			at = at.Add(one.apart)
 			m.add(one.n, at)
-			return m.pause(one.n, c.most)
+			return m.pause(one.n, c.most, beforeHandling)
 		}
 		for range 100 {
 			for _, one := range c.some {

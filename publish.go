@@ -231,7 +231,7 @@ func (p *publisher) runLane(ctx context.Context, l *lane) {
 		case len(batch) > 0:
 			rate.add(len(batch), p.w.Now())
 			p.publish(ctx, batch)
-			if d := rate.pause(len(batch), p.most()); d > 0 {
+			if d := rate.pause(len(batch), p.most(), beforePublish); d > 0 {
 				_ = p.w.Sleep(ctx, d)
 			}
 		case !idle:
