@@ -331,7 +331,11 @@ func (r *run) start(name string, main program) {
 func (r *run) client(p process, w world.World, database, source string) (*pabal.Client[*sim.Tx], *sim.Store) {
 	pool := r.databases[database].Connect(w, p.link("database-"+database))
 	options := &pabal.Options{Logger: p.log, RepublishAfter: r.c.RepublishAfter}
-	if database != "order" { // which publish nothing, and whose inbox is swept when something becomes due here
+	idle := database != "order" // it publishes nothing, and its inbox is swept when something becomes due here
+	switch long := r.c.Later > 24*time.Hour; {
+	case idle && long:
+		options.Sweep = 30 * time.Second
+	case idle || long:
 		options.Sweep = 10 * time.Second
 	}
 	if p.name == "order-2" { // a small one, which has to leave events to the republisher
