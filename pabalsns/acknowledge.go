@@ -37,6 +37,7 @@ type gatherer struct {
 
 	mu      sync.Mutex
 	pending []ack
+	waiting map[string]bool // their handles; a call that names one twice may be refused with all that it brings
 	calling map[string]bool // handles in calls that are under way
 	timer   *time.Timer     // runs while something waits
 }
@@ -66,7 +67,7 @@ func (b *Broker) gatherer(queue string) *gatherer {
 	defer b.mu.Unlock()
 	g := b.ackers[queue]
 	if g == nil {
-		g = &gatherer{b: b, queue: queue, calling: map[string]bool{}}
+		g = &gatherer{b: b, queue: queue, calling: map[string]bool{}, waiting: map[string]bool{}}
 		b.ackers[queue] = g
 	}
 	return g
@@ -75,8 +76,16 @@ func (b *Broker) gatherer(queue string) *gatherer {
 func (g *gatherer) add(acks []ack) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pending = append(g.pending, acks...)
+	for _, a := range acks {
+		if !g.waiting[a.handle] {
+			g.waiting[a.handle] = true
+			g.pending = append(g.pending, a)
+		}
+	}
 	if over := len(g.pending) - ackPending; over > 0 {
+		for _, a := range g.pending[:over] {
+			delete(g.waiting, a.handle)
+		}
 		g.pending = slices.Delete(g.pending, 0, over)
 	}
 	if g.timer == nil && len(g.pending) > 0 {
@@ -116,6 +125,7 @@ func (g *gatherer) take(least int) (calls [][]ack) {
 		calls = append(calls, slices.Clone(g.pending[:n]))
 		for _, a := range g.pending[:n] {
 			g.calling[a.handle] = true
+			delete(g.waiting, a.handle)
 		}
 		g.pending = slices.Delete(g.pending, 0, n)
 	}
@@ -217,11 +227,9 @@ func (g *gatherer) delete(ctx context.Context, call []ack) (again []ack) {
 func (g *gatherer) waits() map[string]bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	waiting := maps.Clone(g.calling)
-	for _, a := range g.pending {
-		waiting[a.handle] = true
-	}
-	return waiting
+	all := maps.Clone(g.calling)
+	maps.Copy(all, g.waiting)
+	return all
 }
 
 // Extend implements driver.Broker. What was acknowledged is no longer ours, also while that is on its way; neither is a

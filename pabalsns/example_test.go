@@ -64,6 +64,17 @@ func ExampleBroker_Print() {
 	//       "Resource": [
 	//         "arn:aws:sqs:us-east-1:*:pabal-verify-*"
 	//       ]
+	//     },
+	//     {
+	//       "Action": [
+	//         "sqs:GetQueueUrl",
+	//         "sqs:GetQueueAttributes"
+	//       ],
+	//       "Effect": "Allow",
+	//       "Resource": [
+	//         "arn:aws:sqs:us-east-1:*:*-dlq",
+	//         "arn:aws:sqs:us-east-1:*:*-dlq.fifo"
+	//       ]
 	//     }
 	//   ],
 	//   "Version": "2012-10-17"

@@ -135,6 +135,24 @@ func TestAcknowledgementsGoInTens(t *testing.T) {
 	}
 }
 
+// A call that names a receipt twice may be refused with all that it brings: whoever acknowledges twice is not told to SQS twice.
+func TestAcknowledgedTwiceIsDeletedOnce(t *testing.T) {
+	b, proxy := stage(t, pabalsns.Options{Hold: time.Hour})
+	send(t, b, 6)
+	got := receive(t, b, 6)
+	for range 2 {
+		if err := b.Ack(t.Context(), "settlement", got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := proxy.Calls()["DeleteMessageBatch"]; n != 1 {
+		t.Errorf("6 messages in %d calls", n)
+	}
+}
+
 // A delete that failed, or was lost, is tried again; one of a receipt that is not ours any more is not.
 func TestFailedAcknowledgementsAreTriedAgain(t *testing.T) {
 	b, proxy := stage(t, pabalsns.Options{Hold: 2 * time.Second})
