@@ -273,7 +273,7 @@ func (c *Consumer[X]) laneOf(a *arrival) int {
 }
 
 func (c *Consumer[X]) freeLane(a *arrival, spread uint64) int {
-	if c.batches(a) && c.offered.busy() {
+	if c.batches(a) && c.offered.busy(0) {
 		for i, l := range c.lanes {
 			if len(l.queue) < c.o.Batch {
 				return i
@@ -305,16 +305,16 @@ func (c *Consumer[X]) left(arrivals ...*arrival) {
 }
 
 func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *consumerLane) {
-	var rate meter
+	var rate pace
 	for {
 		group, stop := c.take(ctx, l)
 		switch {
 		case stop:
 			return
 		case len(group) > 0:
-			rate.add(len(group), w.Now())
+			start := w.Now()
 			c.process(ctx, patience, w, group)
-			if d := rate.pause(len(group), c.o.Batch, beforeHandling); d > 0 {
+			if d := rate.pause(len(group), c.o.Batch, start, w.Now(), beforeHandling); d > 0 {
 				_ = w.Sleep(ctx, d)
 			}
 		default:

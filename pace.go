@@ -7,20 +7,22 @@ import (
 )
 
 const (
-	callLeast = time.Millisecond       // what a call, or a transaction, counts for: it costs two processes more than the time it takes
-	paceOver  = 200 * time.Millisecond // how far back the rate of events is looked at
+	callLeast  = time.Millisecond       // what a call, or a transaction, counts for: it costs two processes more than the time it takes
+	paceOver   = 200 * time.Millisecond // how far back the rate of events is looked at
+	onceForget = 16                     // batches after which a quick one no longer counts much
+	onceTimes  = 8
 )
 
-// gathering is how a batch gathers: until so many events have come, for so long at most. More of them would share what a batch costs
-// by itself, but save little.
+// gathering is how a batch gathers: until so many events have come; more of them would share what a batch costs by itself, but save
+// little. It lasts for most, where batches are slow for some times as long as the quickest, never longer than longest.
 type gathering struct {
-	events float64
-	most   time.Duration
+	events        float64
+	most, longest time.Duration
 }
 
 var (
-	beforePublish  = gathering{16, 3 * time.Millisecond} // which delays everybody
-	beforeHandling = gathering{32, 10 * time.Millisecond}
+	beforePublish  = gathering{16, 3 * time.Millisecond, 10 * time.Millisecond} // which delays everybody
+	beforeHandling = gathering{32, 10 * time.Millisecond, 50 * time.Millisecond}
 )
 
 // meter tells how quickly events have come lately.
@@ -43,15 +45,28 @@ func (m *meter) add(n int, at world.Mono) {
 	}
 }
 
-// busy reports whether events come quicker than calls could serve them one by one. Then fewer and larger batches serve more; else
-// waiting for a larger one would only delay.
-func (m *meter) busy() bool { return m.events*float64(callLeast) > m.span }
+// busy reports whether events come quicker than calls that take once could serve them one by one. Then fewer and larger batches serve
+// more; else waiting for a larger one would only delay.
+func (m *meter) busy(once time.Duration) bool { return m.events*float64(max(once, callLeast)) > m.span }
 
-// pause is how long the next batch gathers, at the rate of lately, after one of n events, of which most fit into one. What came alone,
-// or well filled, needs no waiting.
-func (m *meter) pause(n, most int, g gathering) time.Duration {
-	if n <= 1 || n >= most/2 || !m.busy() {
+// pace decides whether the next batch gathers.
+type pace struct {
+	meter
+	once time.Duration // what the quickest batch lately took: a larger one, or one that others held up, says nothing of an event alone
+}
+
+// pause is how long the next batch gathers, at the rate of lately, after one of n events, of which most fit into one, that took from
+// start to end. What came alone, or well filled, needs no waiting.
+func (p *pace) pause(n, most int, start, end world.Mono, g gathering) time.Duration {
+	took := end.Sub(start)
+	if p.last == 0 {
+		p.once = took
+	}
+	p.once = min(took, p.once+(took-p.once)/onceForget)
+	p.add(n, start)
+	if n <= 1 || n >= most/2 || !p.busy(p.once) {
 		return 0
 	}
-	return min(g.most, time.Duration(g.events*m.span/m.events))
+	longest := min(max(g.most, onceTimes*p.once), g.longest)
+	return min(longest, time.Duration(g.events*p.span/p.events))
 }

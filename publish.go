@@ -163,7 +163,7 @@ func (p *publisher) laneOf(e *driver.Event) int {
 	if e.Key != "" {
 		return int(spread(e.Topic, e.Key) % uint64(len(p.lanes)))
 	}
-	if p.offered.busy() {
+	if p.offered.busy(0) {
 		for i, l := range p.lanes {
 			if len(l.entries) < p.most() {
 				return i
@@ -224,14 +224,14 @@ func (p *publisher) run(ctx context.Context, w world.World) {
 }
 
 func (p *publisher) runLane(ctx context.Context, l *lane) {
-	var rate meter
+	var rate pace
 	for {
 		batch, idle := p.take(ctx, l)
 		switch {
 		case len(batch) > 0:
-			rate.add(len(batch), p.w.Now())
+			start := p.w.Now()
 			p.publish(ctx, batch)
-			if d := rate.pause(len(batch), p.most(), beforePublish); d > 0 {
+			if d := rate.pause(len(batch), p.most(), start, p.w.Now(), beforePublish); d > 0 {
 				_ = p.w.Sleep(ctx, d)
 			}
 		case !idle:
