@@ -2,7 +2,6 @@ package pabal
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,8 +37,7 @@ type planner[X any] struct {
 	chunks []chunk[X]
 	first  driver.Save // what is saved whatever the handlers do
 	tally  []tally
-	behind []driver.CursorKey // of rows behind the first call of a handler
-	wake   bool               // a row is due at once: the inbox sweep should look
+	wake   bool // a row is due at once: the inbox sweep should look
 }
 
 // firsts are the arrivals of a group, for one attempt: another one begins with what was received. Further copies of an event
@@ -324,11 +322,15 @@ func (p *planner[X]) finished() []chunk[X] {
 		first.Cursors = addCursor(first.Cursors, cursor)
 	}
 	var calls *chunk[X] // the first that calls a handler
+	var seen map[driver.CursorKey]*chunk[X]
 	for i := range p.chunks {
 		ch := &p.chunks[i]
 		ch.save.Consumer = p.c.name
 		if calls != nil {
-			p.cutOff(ch, &p.chunks[i-1], calls)
+			if seen == nil {
+				seen = map[driver.CursorKey]*chunk[X]{}
+			}
+			ch.cutOff(calls, seen, p.loaded.Now)
 		} else if ch.handler != nil {
 			calls = ch
 		}
@@ -336,25 +338,23 @@ func (p *planner[X]) finished() []chunk[X] {
 	return p.chunks
 }
 
-// cutOff sees to it that what is in a chunk is handled later, should a handler before commit the transaction by itself: its
-// first row is made due by the chunk before; the first row of each key, and its messages, which Load has inserted as done, wait
-// from the first call on.
-func (p *planner[X]) cutOff(ch, before, calls *chunk[X]) {
-	first := true
+// cutOff sees to it that what is in a chunk is handled later, should a handler before commit the transaction by itself: the first
+// row of each key is made due by the last chunk that has another row of it, or by the first call; the messages, which Load has
+// inserted as done, are held from the first call on.
+func (ch *chunk[X]) cutOff(calls *chunk[X], seen map[driver.CursorKey]*chunk[X], now time.Time) {
 	for _, list := range [][]*arrival{ch.quiet, ch.arrivals} {
 		for _, a := range list {
-			into := before
-			if next := !slices.Contains(p.behind, a.row.CursorKey); next || a.delivery != nil {
-				into, first = calls, first || next
-				p.behind = append(p.behind, a.row.CursorKey)
+			into := cmp.Or(seen[a.row.CursorKey], calls)
+			seen[a.row.CursorKey] = ch
+			if a.delivery != nil {
+				into = calls
 			}
-			if first || a.delivery != nil {
-				next := a.row
-				next.State, next.Reason, next.NextAt = driver.Held, cmp.Or(next.Reason, reasonWaiting), p.loaded.Now
-				into.save.Rows = addRow(into.save.Rows, next)
-				ch.save.Rows = addRow(ch.save.Rows, done(next))
+			if into != ch {
+				due := a.row
+				due.State, due.Reason, due.NextAt = driver.Held, cmp.Or(due.Reason, reasonWaiting), now
+				into.save.Rows = addRow(into.save.Rows, due)
+				ch.save.Rows = addRow(ch.save.Rows, done(due))
 			}
-			first = false
 		}
 	}
 }

@@ -209,26 +209,56 @@ func TestHandlerThatCommitsStrandsNothingOfAnotherKey(t *testing.T) {
 
 func TestBatchHandlerThatCommitsLosesNothingBehindASkip(t *testing.T) {
 	p := newProtocol(t)
+	client := p.committing("A1")
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("A1", 4))
+	p.deliver(b[0], skipped(t, b[1]), b[2], b[3]) // one batch
+	p.expectEffects(client, 3)
+}
+
+// TestBatchHandlerThatCommitsStrandsNoKey: it commits in the second of three calls, each with a part of what there is of some keys.
+func TestBatchHandlerThatCommitsStrandsNoKey(t *testing.T) {
+	p := newProtocol(t)
+	client := p.committing("C1")
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("B1", 1), pay("C1", 1), pay("C1", 2))
+	p.deliver(skipped(t, b[1]), b[4])       // held
+	p.deliver(b[0], skipped(t, b[2]), b[3]) // a skip ends a batch: A1; B1 and C1; the held ones of A1 and C1
+	p.expectEffects(client, 3)
+}
+
+// committing is a settlement service whose handler takes batches, and commits by itself those that have an event of the key.
+func (p *protocol) committing(key string) *pabaltest.Client {
 	client := p.ClientWith("settlement", &p.options)
-	pabal.HandleBatch(client.Consumer("settlement", nil), OrderPaid,
+	pabal.HandleBatch(client.Consumer("settlement", &pabal.ConsumerOptions{Concurrency: 1}), OrderPaid,
 		func(ctx context.Context, tx pabaltest.Tx, es []pabal.Received[Paid]) error {
+			commit := false
 			for _, e := range es {
 				if err := tx.Put(ctx, "effect", e.ID.String(), 1); err != nil {
 					return err
 				}
+				commit = commit || e.Key == key
 			}
-			return tx.Commit(ctx)
+			if commit {
+				return tx.Commit(ctx)
+			}
+			return nil
 		})
-	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("A1", 4))
-	b[1] = edited(t, b[1], map[string]any{"skipped": true, "data": nil})
-	p.deliver(b...) // one batch, in which the second is skipped
+	return client
+}
+
+// expectEffects sees to it that so many events have been handled in the end, and nothing is kept.
+func (p *protocol) expectEffects(client *pabaltest.Client, want int) {
+	p.t.Helper()
 	p.Settle(time.Minute)
-	if n := p.effects(client); n != 3 {
-		t.Errorf("%d effects of the three that are not skipped", n)
+	if n := p.effects(client); n != want {
+		p.t.Errorf("%d effects, not %d", n, want)
 	}
 	if rows := p.received(client); len(rows) != 0 {
-		t.Errorf("kept %q", kept(rows))
+		p.t.Errorf("kept %q", kept(rows))
 	}
+}
+
+func skipped(t *testing.T, body []byte) []byte {
+	return edited(t, body, map[string]any{"skipped": true, "data": nil})
 }
 
 // commits is a handler that commits its transaction by itself.
