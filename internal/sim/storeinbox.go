@@ -83,13 +83,6 @@ func (t *Tx) load(l driver.Load, keys []rowKey) driver.Loaded {
 			r.Known[i] = &row
 		}
 	}
-	for i, a := range l.Arrivals {
-		if key := inboxKey(l.Consumer, &a); r.Known[i] == nil { // of two copies too, as one statement of a real store does
-			a.ReceivedAt, a.State, a.Body = r.Now, driver.Done, nil
-			t.put(key, &a)
-		}
-		r.Memory = t.remember(r.Memory, l.Consumer, a.Source, a.Topic)
-	}
 	for i, key := range keys {
 		c, ok := t.get(key).(*driver.Cursor)
 		if !ok {
@@ -101,14 +94,25 @@ func (t *Tx) load(l driver.Load, keys []rowKey) driver.Loaded {
 		r.WaitingCount = append(r.WaitingCount, count)
 		r.Memory = t.remember(r.Memory, l.Consumer, l.Keys[i].Source, l.Keys[i].Topic)
 	}
+	for i, a := range l.Arrivals {
+		if key := inboxKey(l.Consumer, &a); r.Known[i] == nil { // of two copies too, as one statement of a real store does
+			a.ReceivedAt, a.State, a.Body = r.Now, driver.Done, nil
+			t.put(key, &a)
+		}
+		r.Memory = t.remember(r.Memory, l.Consumer, a.Source, a.Topic)
+	}
 	return r
 }
 
 func (t *Tx) waitingOf(key rowKey, c *driver.Cursor, most int) (rows []driver.Row, held int) {
 	for _, committed := range t.d.waiting[key] {
-		row, ok := t.get(inboxKey(key.name, committed)).(*driver.Row)
-		if !ok {
-			continue
+		row := committed
+		if len(t.overlay) > 0 {
+			own, ok := t.get(inboxKey(key.name, committed)).(*driver.Row)
+			if !ok {
+				continue
+			}
+			row = own
 		}
 		switch {
 		case row.State == driver.Held:

@@ -126,6 +126,9 @@ func (r *run) forgotten(at time.Time) bool { return r.databases["order"].Clock()
 func redelivered(dedup string) bool { return len(dedup) > 50 }
 
 func plagueIn(body []byte) string {
+	if !bytes.Contains(body, []byte(`"plague":"`)) {
+		return ""
+	}
 	for _, plague := range []string{doomed, deadly, poison, refused, swallowed, undone} {
 		if plagued(body, plague) {
 			return plague
