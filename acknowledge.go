@@ -17,8 +17,7 @@ func (c *Consumer[X]) runAcker(ctx context.Context) {
 	for {
 		h.mu.Lock()
 		acks, ended := c.acks, c.ended
-		c.acks = nil
-		c.inflight = compact(c.inflight)
+		c.acks, c.acking = nil, len(acks)
 		h.mu.Unlock()
 		switch {
 		case len(acks) > 0:

@@ -48,6 +48,7 @@ type Consumer[X any] struct {
 	waiting  int        // arrivals in lanes, running ones included
 	swept    int        // those of them that come from the inbox
 	acks     []driver.Delivery
+	acking   int                  // of them, in the call that is under way
 	joined   map[string]time.Time // by source and topic; by topic alone: since when the queue is known to be subscribed
 	hung     []error
 	ended    bool // no lane runs any more
@@ -197,7 +198,8 @@ func (c *Consumer[X]) runReceiver(ctx context.Context) {
 	pause := retryFirst
 	for ctx.Err() == nil {
 		h.mu.Lock()
-		room := min(most, c.bound()-len(c.inflight))
+		c.inflight = compact(c.inflight)
+		room := min(most, c.bound()-len(c.inflight)-len(c.acks)-c.acking)
 		h.mu.Unlock()
 		if room < most/4+1 {
 			c.roomy.Wait(ctx, time.Second)

@@ -43,13 +43,13 @@ func (b *watchedBroker) fits(messages []driver.Message) {
 	}
 }
 
-// asks holds what is asked of a queue against the broker's limits. What is being acknowledged may be in flight still.
+// asks holds what is asked of a queue against the broker's limits.
 func (b *watchedBroker) asks(queue string, limit int) {
 	l := b.Limits()
 	if l.Receive > 0 && limit > l.Receive {
 		_ = b.v.r.fail("limits: %s asks for %d messages", b.p.name, limit)
 	}
-	if held := b.p.inFlight[queue]; l.InFlight > 0 && held+limit > l.InFlight+max(l.Receive, 10) {
+	if held := b.p.inFlight[queue]; l.InFlight > 0 && held+limit > l.InFlight {
 		_ = b.v.r.fail("limits: %s has %d messages of %s and asks for %d", b.p.name, held, queue, limit)
 	}
 }

@@ -314,7 +314,7 @@ func (b *watchedBroker) Receive(ctx context.Context, queue string, limit int) ([
 
 func (b *watchedBroker) Ack(ctx context.Context, queue string, deliveries []driver.Delivery) error {
 	record := strings.HasPrefix(queue, "event-record-")
-	b.p.inFlight[queue] -= len(deliveries)
+	defer func() { b.p.inFlight[queue] -= len(deliveries) }() // until it is answered they may be in flight
 	for i := range deliveries {
 		id := idOf(&deliveries[i])
 		if record && b.v.r.c.Losing {
