@@ -48,7 +48,8 @@ type endpoints struct {
 
 	mu       sync.Mutex
 	watched  []watched
-	troubles []string // why it is not ready; empty: it is
+	starting string   // what it waits for before all of its clients are there
+	troubles []string // why they are not ready; empty: they are
 	seenAt   time.Time
 	draining bool
 }
@@ -71,7 +72,7 @@ func (f *endpointFlags) open(a *app) (*endpoints, error) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	e := &endpoints{a: a, registry: registry, listener: listener, troubles: []string{"starting"}}
+	e := &endpoints{a: a, registry: registry, listener: listener, starting: "starting"}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { a.log.Warn("metrics are incomplete", "err", err) }))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { respond(w, http.StatusOK, "alive") })
@@ -131,6 +132,19 @@ func (e *endpoints) watch(
 	e.watched = append(e.watched, watched{source, reachable, ready})
 	return nil
 }
+
+// waits says why not all clients are there yet.
+func (e *endpoints) waits(why string) {
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.starting = why
+}
+
+// started says that all clients are there.
+func (e *endpoints) started() { e.waits("") }
 
 // look looks at databases and brokers until ctx ends.
 func (e *endpoints) look(ctx context.Context) {
@@ -193,11 +207,13 @@ var ended = func() context.Context {
 // readyz says why it is not ready, and not only that; also when nobody has looked for longer than a look takes.
 func (e *endpoints) readyz(w http.ResponseWriter, _ *http.Request) {
 	e.mu.Lock()
-	troubles, seenAt, draining := e.troubles, e.seenAt, e.draining
+	starting, troubles, seenAt, draining := e.starting, e.troubles, e.seenAt, e.draining
 	e.mu.Unlock()
 	switch age := time.Since(seenAt); {
 	case draining:
 		troubles = []string{"shutting down"}
+	case starting != "":
+		troubles = append([]string{starting}, troubles...)
 	case len(troubles) == 0 && age > lookEvery+2*lookTime:
 		troubles = []string{fmt.Sprintf("nobody has looked at database and broker for %v", age.Round(time.Second))}
 	}

@@ -12,7 +12,7 @@ import (
 
 // What /readyz tells is what was seen last, unless that is too old to say anything, or the process shuts down.
 func TestReadyzSaysNothingThatItDoesNotKnow(t *testing.T) {
-	e := &endpoints{troubles: []string{"starting"}}
+	e := &endpoints{starting: "starting"}
 	says := func(status int, begins string) {
 		t.Helper()
 		answer := httptest.NewRecorder()
@@ -22,7 +22,10 @@ func TestReadyzSaysNothingThatItDoesNotKnow(t *testing.T) {
 		}
 	}
 	says(http.StatusServiceUnavailable, "not ready\nstarting\n")
-	e.troubles, e.seenAt = nil, time.Now()
+	e.seenAt = time.Now()
+	e.waits("order: database: refused") // other clients of the process are there and ready
+	says(http.StatusServiceUnavailable, "not ready\norder: database: refused\n")
+	e.started()
 	says(http.StatusOK, "ready\n")
 	e.seenAt = time.Now().Add(-lookEvery - 2*lookTime - time.Second)
 	says(http.StatusServiceUnavailable, "not ready\nnobody has looked at database and broker for 12s\n")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -31,16 +32,8 @@ func (c *relayCommand) Run(a *app) error {
 	}
 	defer d.close()
 	if c.Source == "" {
-		o, err := pabal.Operate(a.ctx, d.store)
-		if err != nil {
+		if err := patiently(a, e, "the store", func() error { return c.storedSource(a, d) }); err != nil {
 			return err
-		}
-		s, err := o.Status(a.ctx)
-		if err != nil {
-			return err
-		}
-		if c.Source = s.Source; c.Source == "" {
-			return usage("--source is missing: the store has none yet")
 		}
 	}
 	broker, err := openBroker(a, c.Broker)
@@ -52,17 +45,37 @@ func (c *relayCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	client, err := pabal.New(a.ctx, d.store, broker, c.Source,
-		&pabal.Options{Logger: a.log, FixedTopology: c.Fixed, Sweep: c.Sweep, Observer: observer})
+	var client *pabal.Client[*sql.Tx]
+	err = patiently(a, e, c.Source, func() (err error) {
+		client, err = pabal.New(a.ctx, d.store, broker, c.Source,
+			&pabal.Options{Logger: a.log, FixedTopology: c.Fixed, Sweep: c.Sweep, Observer: observer})
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	if err := e.watch(c.Source, client.Operator, broker, metrics, client.Reachable, client.Ready); err != nil {
 		return err
 	}
+	e.started()
 	defer context.AfterFunc(a.ctx, e.drain)()
 	if _, err = fmt.Fprintf(a.stdout, "relaying the events of %s\n", c.Source); err != nil {
 		return err
 	}
 	return client.Run(a.ctx)
+}
+
+func (c *relayCommand) storedSource(a *app, d *database) error {
+	o, err := pabal.Operate(a.ctx, d.store)
+	if err != nil {
+		return err
+	}
+	s, err := o.Status(a.ctx)
+	if err != nil {
+		return err
+	}
+	if c.Source = s.Source; c.Source == "" {
+		return usage("--source is missing: the store has none yet")
+	}
+	return nil
 }

@@ -159,6 +159,7 @@ func (c *shopCommand) open(a *app) (_ *house, err error) {
 			return nil, fmt.Errorf("role %s: %w", role, err)
 		}
 	}
+	h.endpoints.started()
 	return h, nil
 }
 
@@ -176,26 +177,31 @@ func (c *shopCommand) openRole(h *house, role string, delivery shop.Delivery) er
 		return err
 	}
 	h.databases[role] = d
-	if _, err := d.migrate(h.a.ctx); err != nil {
-		return err
-	}
-	if _, _, err := shop.Migrate(h.a.ctx, d.db, d.dialect, role); err != nil {
-		return err
-	}
 	observer, metrics, err := h.endpoints.observe(role)
 	if err != nil {
 		return err
 	}
-	client, err := pabal.New(h.a.ctx, d.store, h.broker, role,
-		&pabal.Options{Logger: h.a.log, FixedTopology: c.Fixed, Observer: observer})
+	var client *pabal.Client[*sql.Tx]
+	var service shop.Service
+	err = patiently(h.a, h.endpoints, role, func() error {
+		if _, err := d.migrate(h.a.ctx); err != nil {
+			return err
+		}
+		if _, _, err := shop.Migrate(h.a.ctx, d.db, d.dialect, role); err != nil {
+			return err
+		}
+		client, err = pabal.New(h.a.ctx, d.store, h.broker, role,
+			&pabal.Options{Logger: h.a.log, FixedTopology: c.Fixed, Observer: observer})
+		if err != nil {
+			return err
+		}
+		service, err = shop.Open(h.a.ctx, role, d.db, client, &shop.Options{Dialect: d.dialect, Delivery: delivery, Logger: h.a.log})
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	if err := h.endpoints.watch(role, client.Operator, h.broker, metrics, client.Reachable, client.Ready); err != nil {
-		return err
-	}
-	service, err := shop.Open(h.a.ctx, role, d.db, client, &shop.Options{Dialect: d.dialect, Delivery: delivery, Logger: h.a.log})
-	if err != nil {
 		return err
 	}
 	service.Mount(h.mux)

@@ -72,6 +72,15 @@ func (r *relay) get(path string) (status int, body string) {
 	return answer.StatusCode, string(text)
 }
 
+// lives waits until it answers at all.
+func (r *relay) lives() {
+	r.t.Helper()
+	until(r.t, "/livez answers", func() bool {
+		status, _ := r.get("/livez")
+		return status == http.StatusOK
+	})
+}
+
 // becomes waits for what /readyz tells. The process lives all the while.
 func (r *relay) becomes(status int, begins string) (body string) {
 	r.t.Helper()
@@ -105,6 +114,50 @@ func TestReadinessTellsTheTruth(t *testing.T) {
 	if body := r.becomes(http.StatusServiceUnavailable, "not ready\norder: database: "); strings.Contains(body, "broker") {
 		t.Errorf("the broker answers, and /readyz says %q", body)
 	}
+	database.Start()
+	r.becomes(http.StatusOK, "ready\n")
+}
+
+// TestRelayWaitsForADatabaseThatIsAwayAtItsStart: alive and not ready, until it answers; what it answers instead ends the relay.
+func TestRelayWaitsForADatabaseThatIsAwayAtItsStart(t *testing.T) {
+	broker := servers.NATS(t, nil)
+	database := servers.Postgres(t, "log_min_messages=fatal")
+	binary := buildBinary(t)
+	r := openRelay(t, binary, strings.Replace(database.URL, "/postgres?", "/nobody?", 1), broker.URL)
+	if err := r.command.Wait(); err == nil || !strings.Contains(r.said.String(), `database "nobody" does not exist`) {
+		t.Errorf("%v; it said\n%s", err, &r.said)
+	}
+	r.command = nil
+	(&ward{t: t, binary: binary}).pabal("migrate", "--db", database.URL)
+	database.Kill()
+	r = openRelay(t, binary, database.URL, broker.URL)
+	r.lives()
+	r.becomes(http.StatusServiceUnavailable, "not ready\norder: database: ")
+	r.stop() // as a deployment that is taken back: no failure
+	r.start()
+	r.lives()
+	r.becomes(http.StatusServiceUnavailable, "not ready\norder: database: ")
+	database.Start()
+	r.becomes(http.StatusOK, "ready\n")
+	if said := r.said.String(); !strings.Contains(said, "database is away, trying again") {
+		t.Errorf("it said\n%s", said)
+	}
+}
+
+// TestShopWaitsForDatabasesThatAreAwayAtItsStart: each of its services for its own, on MariaDB.
+func TestShopWaitsForDatabasesThatAreAwayAtItsStart(t *testing.T) {
+	broker := servers.NATS(t, nil)
+	database := servers.KillableMariaDB(t, nil)
+	database.Admin(t, "create database shop_order")
+	database.Admin(t, "create database shop_settlement")
+	database.Kill()
+	r := &relay{t: t, address: freeAddress(t)}
+	r.args = []string{buildBinary(t), "shop", "--db", database.URL("shop_{role}"), "--broker", broker.URL, "--data", t.TempDir(),
+		"--listen", "127.0.0.1:0", "--http", r.address, "order", "settlement"}
+	r.start()
+	t.Cleanup(r.stop)
+	r.lives()
+	r.becomes(http.StatusServiceUnavailable, "not ready\norder: database: ")
 	database.Start()
 	r.becomes(http.StatusOK, "ready\n")
 }
