@@ -63,7 +63,8 @@ func (o *Operator) Received(ctx context.Context, consumer string, f driver.RowFi
 	return r.Rows, err
 }
 
-// Retry makes unconfirmed events due at once, parked ones too; it returns how many of them there were.
+// Retry has unconfirmed events published at the next sweep, parked ones too, and those that were accepted and whose topic never
+// gave an event back; while their topic does not accept, one at a time. It returns how many of them there were.
 func (o *Operator) Retry(ctx context.Context, ids ...uuid.UUID) (int, error) {
 	return o.order(ctx, ids, false)
 }
@@ -87,7 +88,7 @@ func (o *Operator) order(ctx context.Context, ids []uuid.UUID, skip bool) (int, 
 	var refs, bare []driver.Ref
 	for i := range found {
 		e := &found[i].Event
-		if refs = append(refs, e.Ref()); skip && e.Bare {
+		if refs = append(refs, e.Ref()); e.Bare && (skip || e.Skipped) {
 			bare = append(bare, e.Ref())
 		}
 	}
@@ -95,8 +96,9 @@ func (o *Operator) order(ctx context.Context, ids []uuid.UUID, skip bool) (int, 
 		Decide: func(now time.Time, rows []driver.Pending) []driver.Decision {
 			decisions := make([]driver.Decision, len(rows))
 			for i, row := range rows {
-				row.DueAt, row.Failures, row.Crashes = now, 0, 0
 				row.Claims++ // whoever has it now writes no more
+				row.DueAt, row.Failures, row.Crashes = now, 0, 0
+				row.AcceptedAt = time.Time{} // does not count: it goes whether or not its topic is proven
 				if slices.ContainsFunc(bare, func(r driver.Ref) bool { return r.ID == row.ID }) {
 					row.DueAt, row.LastError = time.Time{}, "skipped"
 				}

@@ -30,6 +30,33 @@ func TestRetryPublishesAParkedEventAgain(t *testing.T) {
 	}
 }
 
+// TestRetryPublishesWhatWasAcceptedAndNeverCameBack: by itself one event of such a topic goes every RepublishAfter.
+func TestRetryPublishesWhatWasAcceptedAndNeverCameBack(t *testing.T) {
+	p := newProtocol(t)
+	forgets := true
+	p.answer = func(pabaltest.Message) pabaltest.Answer {
+		if forgets {
+			return pabaltest.Forget
+		}
+		return pabaltest.Accept
+	}
+	p.record(pay("A1", 1), pay("B1", 2), pay("C1", 3))
+	p.Pass(30 * time.Second)
+	var ids []uuid.UUID
+	for _, e := range p.events() {
+		ids = append(ids, e.Event.ID)
+	}
+	if n, err := p.order.Retry(t.Context(), ids...); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	p.Pass(5 * time.Second)
+	if len(p.sent) != 6 {
+		t.Errorf("published %d times, not each once more", len(p.sent))
+	}
+	forgets = false
+	p.Settle(15 * time.Minute)
+}
+
 func TestRetryFencesOffWhoeverHasTheEvent(t *testing.T) {
 	p := newProtocol(t)
 	p.AnswerNext(pabaltest.Never)
