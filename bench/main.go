@@ -39,6 +39,7 @@ type bench struct {
 
 	long      time.Duration // how long the broker is away, and a snapshot is held
 	backlog   int           // events that are drained
+	rate      int           // at which they are redelivered; 0: redeliverRates
 	confirmed int           // events that lie in the tables already
 }
 
@@ -71,6 +72,7 @@ func main() {
 	flag.StringVar(&only, "only", "", "comma-separated parts: "+strings.Join(names, ", ")+"; postgres is all of its own (default: all)")
 	flag.StringVar(&b.page, "o", "", "a file that the table is written to as well, with the machine it was measured on; plots go beside it")
 	flag.DurationVar(&b.long, "long", 20*time.Second, "how long the broker is away, and a snapshot is held open (targets: 5m, 10m)")
+	flag.IntVar(&b.rate, "rate", 0, "events redelivered a second (default: the default of a redelivery, and 250)")
 	flag.IntVar(&b.backlog, "backlog", 200_000, "events that are drained, on PostgreSQL, or redelivered (targets: 200000 and 1000000)")
 	flag.IntVar(&b.confirmed, "confirmed", 1_000_000, "postgres: confirmed events that lie in the tables (target: 10000000)")
 	flag.Parse()

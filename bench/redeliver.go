@@ -15,10 +15,12 @@ import (
 )
 
 const (
-	redeliverRate = 250 // events a second
-	liveRate      = 50  // orders a second beside it
-	liveBefore    = 10 * time.Second
+	liveRate   = 50 // orders a second beside it
+	liveBefore = 20 * time.Second
 )
+
+// redeliverRates are events a second: Redelivery.Rate's default, and one that is in a hurry.
+var redeliverRates = []int{100, 250}
 
 // fillConfirmed makes events that were confirmed a while ago; their numbers are those of no order.
 const fillConfirmed = `with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
@@ -27,7 +29,22 @@ const fillConfirmed = `with recursive n (i) as (select 1 union all select i + 1 
 
 // redeliverRows has a redelivery send many events to a service beside live traffic.
 func redeliverRows(ctx context.Context, b *bench) (rows []row, err error) {
-	live := int((liveBefore + time.Duration(b.backlog)*time.Second/redeliverRate).Seconds()) * liveRate
+	rates := redeliverRates
+	if b.rate > 0 {
+		rates = []int{b.rate}
+	}
+	for _, rate := range rates {
+		more, err := redeliverAt(ctx, b, rate)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+func redeliverAt(ctx context.Context, b *bench, rate int) (rows []row, err error) {
+	live := int((liveBefore + time.Duration(b.backlog)*time.Second/time.Duration(rate)).Seconds()) * liveRate
 	s, err := b.small(ctx, "redeliver", newJournal(live+1, 1))
 	if err != nil {
 		return nil, err
@@ -54,7 +71,7 @@ func redeliverRows(ctx context.Context, b *bench) (rows []row, err error) {
 	}
 	until := time.UnixMicro(hour + int64(b.backlog) + 1)
 	job, err := s.order.Redeliver(ctx, pabal.Redelivery{
-		Topic: "order-pay-done", Until: until, Consumer: "settlement", Rate: redeliverRate, Why: "bench", By: "bench",
+		Topic: "order-pay-done", Until: until, Consumer: "settlement", Rate: rate, Why: "bench", By: "bench",
 	})
 	if err != nil {
 		return nil, err
@@ -78,7 +95,7 @@ func redeliverRows(ctx context.Context, b *bench) (rows []row, err error) {
 		return nil, err
 	}
 	quiet99, busy99 := quantile(ms[:before], 0.99), quantile(ms[before:], 0.99)
-	what := fmt.Sprintf("redelivery of %d events at %d/s beside %d orders/s: ", b.backlog, redeliverRate, liveRate)
+	what := fmt.Sprintf("redelivery of %d events at %d/s beside %d orders/s: ", b.backlog, rate, liveRate)
 	return []row{
 		{what + "took", fmt.Sprintf("%.0f s", took.Seconds()), ""},
 		{what + "growth of the process's memory", fmt.Sprintf("%.0f MiB", growth()), "≤ 64 MiB"},
