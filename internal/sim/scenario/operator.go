@@ -22,7 +22,9 @@ func (r *run) operate(p process, w world.World, client *pabal.Client[*sim.Tx]) {
 		case 0:
 			if id, _ := r.pick(ctx, w, client, false); id != uuid.Nil {
 				r.watch.ordered[id] = true
-				delete(r.watch.unsent, id)
+				if !r.isSkip(id) {
+					delete(r.watch.unsent, id)
+				}
 				_, _ = client.Retry(ctx, id)
 			}
 		case 1:
@@ -41,6 +43,16 @@ func (r *run) operate(p process, w world.World, client *pabal.Client[*sim.Tx]) {
 			_, _ = client.Redeliver(ctx, job)
 		}
 	}
+}
+
+// isSkip reports whether an event is one that nobody shall handle.
+func (r *run) isSkip(id uuid.UUID) bool {
+	for _, e := range r.databases["order"].Events() {
+		if e.ID == id {
+			return e.Skipped
+		}
+	}
+	return false
 }
 
 // pick is an event that is not confirmed, and whether it is bare: a bare one, if one is wanted and there is any.
