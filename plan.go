@@ -352,7 +352,7 @@ func (ch *chunk[X]) cutOff(calls *chunk[X], seen map[driver.CursorKey]*chunk[X],
 			if into != ch {
 				due := a.row
 				due.State, due.Reason, due.NextAt = driver.Held, cmp.Or(due.Reason, reasonWaiting), now
-				into.save.Rows = addRow(into.save.Rows, due)
+				into.save.Rows = putRow(into.save.Rows, due)
 				ch.save.Rows = addRow(ch.save.Rows, done(due))
 			}
 		}

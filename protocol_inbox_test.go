@@ -209,7 +209,7 @@ func TestHandlerThatCommitsStrandsNothingOfAnotherKey(t *testing.T) {
 
 func TestBatchHandlerThatCommitsLosesNothingBehindASkip(t *testing.T) {
 	p := newProtocol(t)
-	client := p.committing("A1")
+	client := p.committing("A1", 100)
 	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("A1", 4))
 	p.deliver(b[0], skipped(t, b[1]), b[2], b[3]) // one batch
 	p.expectEffects(client, 3)
@@ -218,17 +218,28 @@ func TestBatchHandlerThatCommitsLosesNothingBehindASkip(t *testing.T) {
 // TestBatchHandlerThatCommitsStrandsNoKey: it commits in the second of three calls, each with a part of what there is of some keys.
 func TestBatchHandlerThatCommitsStrandsNoKey(t *testing.T) {
 	p := newProtocol(t)
-	client := p.committing("C1")
+	client := p.committing("C1", 100)
 	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("B1", 1), pay("C1", 1), pay("C1", 2))
 	p.deliver(skipped(t, b[1]), b[4])       // held
 	p.deliver(b[0], skipped(t, b[2]), b[3]) // a skip ends a batch: A1; B1 and C1; the held ones of A1 and C1
 	p.expectEffects(client, 3)
 }
 
-// committing is a settlement service whose handler takes batches, and commits by itself those that have an event of the key.
-func (p *protocol) committing(key string) *pabaltest.Client {
+// TestBatchHandlerThatCommitsStrandsNothingThatCameTooEarly: what came before its predecessor, in the same batch, is handled by a later call.
+func TestBatchHandlerThatCommitsStrandsNothingThatCameTooEarly(t *testing.T) {
+	p := newProtocol(t)
+	client := p.committing("A1", 2)
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3))
+	p.deliver(b[1])
+	p.deliver(b[2], b[0])
+	p.expectEffects(client, 3)
+}
+
+// committing is a settlement service whose handler takes batches of at most so many, and commits by itself those that have an event of
+// the key.
+func (p *protocol) committing(key string, batch int) *pabaltest.Client {
 	client := p.ClientWith("settlement", &p.options)
-	pabal.HandleBatch(client.Consumer("settlement", &pabal.ConsumerOptions{Concurrency: 1}), OrderPaid,
+	pabal.HandleBatch(client.Consumer("settlement", &pabal.ConsumerOptions{Concurrency: 1, Batch: batch}), OrderPaid,
 		func(ctx context.Context, tx pabaltest.Tx, es []pabal.Received[Paid]) error {
 			commit := false
 			for _, e := range es {

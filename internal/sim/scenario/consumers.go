@@ -33,6 +33,8 @@ func (r *run) consumer(name string) program {
 		o := pabal.ConsumerOptions{Concurrency: 3, Tries: 100, Timeout: handlerTimeout}
 		if r.c.Batches && name == "notification" { // one transaction for all keys
 			o.Concurrency = 1
+		} else if r.c.Batches { // several calls in one
+			o.Batch = int(1 + r.c.Seed/7%4)
 		}
 		if r.c.Plagues || r.c.Later > inboxRetention {
 			o.Tries, o.PassParked = 9, r.passes(name)
