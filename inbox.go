@@ -1,6 +1,7 @@
 package pabal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -211,21 +212,21 @@ func (p *planner[X]) resume(a *arrival, known *driver.Row) bool {
 		}
 		p.step(a, k)
 	case !k.cursor.Begun && row.Reason == reasonJoining:
-		p.begin(k, row)
+		p.begin(k, row, cmp.Or(k.next(), row))
 	default:
 		placed, wait := place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+		if placed == toJoin && row.Reason == reasonJoining {
+			p.begin(k, row, row) // again: the hole before it is from before joining
+			break
+		}
 		p.put(a, k, placed, wait)
 		k.moved = true // look at the key again, whatever moved its cursor
 	}
 	return true
 }
 
-// begin begins a key at the lowest row that waits.
-func (p *planner[X]) begin(k *keyState, row *driver.Row) {
-	lowest := row
-	if next := k.next(); next != nil {
-		lowest = next
-	}
+// begin begins a key, when a row has waited long enough, at the lowest row that waits.
+func (p *planner[X]) begin(k *keyState, row, lowest *driver.Row) {
 	k.beginBefore(lowest)
 	p.first.Cursors = putCursor(p.first.Cursors, k.cursor)
 	waits := *row

@@ -62,6 +62,8 @@ func place(
 		return toHandle, 0 // 5
 	case above && startsRun(row) && (prev.IsZero() || prev.Position <= last.Position) && !waitingBelow && !last.IsZero():
 		return toHandle, 0 // 6
+	case above && prev.Position > last.Position && prev.RecordedAt.Before(m.JoinedAt) && row.Job == uuid.Nil && !waitingBelow:
+		return toJoin, 2 * republishAfter // 7 from before joining: its predecessor may never be sent to us
 	case above:
 		return toHold, 0 // 7
 	default:

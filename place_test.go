@@ -32,6 +32,8 @@ func TestPlaceAppliesTheInboxRules(t *testing.T) {
 	job := row(12, 11)
 	job.Job = uuid.UUID{9}
 	job.Prev.RecordedAt = clock.Add(-time.Hour)
+	job13 := aged(row(13, 12), time.Second, 0)
+	job13.Job = job.Job
 	stranger := row(12, 11)
 	stranger.Prev.ID = uuid.UUID{7}
 	for _, c := range []struct {
@@ -63,6 +65,13 @@ func TestPlaceAppliesTheInboxRules(t *testing.T) {
 		{name: "7: a new run waits for what waits below", row: row(2000, 0), cursor: begun(10, 11), below: true, want: toHold},
 		{name: "7: a new run waits for its predecessor", row: row(2000, 12), cursor: begun(10, 11), want: toHold},
 		{name: "7: a gap", row: row(13, 12), cursor: begun(10, 11), want: toHold},
+		{name: "7: a gap from before joining: its predecessor may come, or not",
+			row: aged(row(13, 12), time.Second, 0), cursor: begun(10, 11), m: joined, want: toJoin, wait: 10 * time.Minute},
+		{name: "7: … and waits for what waits below", row: aged(row(13, 12), time.Second, 0), cursor: begun(10, 11), m: joined,
+			below: true, want: toHold},
+		{name: "7: … but not in a job", row: job13, cursor: begun(10, 11), m: joined, want: toHold},
+		{name: "7: … nor when it is a matter of what is forgotten", row: aged(row(13, 12), time.Second, 0), cursor: begun(10, 11),
+			m: driver.Memory{JoinedAt: clock.Add(-24 * time.Hour), ForgotBefore: clock}, want: toHold},
 		{name: "8: another event has its place", row: row(11, 10), cursor: begun(10, 11), want: toFork},
 		{name: "8: same run, another predecessor: above it is held", row: stranger, cursor: begun(10, 11), want: toHold},
 	} {

@@ -224,7 +224,8 @@ func (p *planner[X]) chunkFor(h *handler[X]) *chunk[X] {
 }
 
 func (p *planner[X]) hold(row *driver.Row, k *keyState, placed placing, wait time.Duration) {
-	if k.count >= driver.CountMax {
+	again := row.State == driver.Held
+	if k.count >= driver.CountMax && !again {
 		p.note("overflowing", row.Topic)
 		row.State = driver.Gone
 		p.first.Rows = putRow(p.first.Rows, *row)
@@ -241,7 +242,9 @@ func (p *planner[X]) hold(row *driver.Row, k *keyState, placed placing, wait tim
 	}
 	p.first.Rows = putRow(p.first.Rows, *row)
 	k.drop(row.ID)
-	k.wait(*row)
+	if k.wait(*row); again {
+		k.count--
+	}
 }
 
 func (p *planner[X]) park(row *driver.Row, why string) {
@@ -265,8 +268,8 @@ func (p *planner[X]) follow(most int) {
 			if row == nil || row.Failures > 0 && row.NextAt.After(p.loaded.Now) {
 				break // tried again later: its key waits
 			}
-			placed, _ := place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
-			if placed == toHold {
+			placed, wait := place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+			if placed == toHold || placed == toJoin && row.Reason == reasonJoining {
 				break
 			}
 			if placed == toHandle && most == 0 || row.ID == k.lastLoaded {
@@ -281,7 +284,7 @@ func (p *planner[X]) follow(most int) {
 				continue
 			}
 			k.drop(row.ID)
-			p.put(a, k, placed, 0)
+			p.put(a, k, placed, wait)
 		}
 	}
 }

@@ -215,19 +215,59 @@ func TestJoiningShortlyAfterWaitsALittleAndBeginsAtTheLowestHeld(t *testing.T) {
 	p.expectHandled("A1:2", "A1:3")
 }
 
+// sentNow is a message as one that is published now.
+func sentNow(p *protocol, body []byte) []byte {
+	return edited(p.t, body, map[string]any{"sentat": p.Now().UTC().Format(time.RFC3339Nano)})
+}
+
+// TestGapFromBeforeJoiningDoesNotStopItsKey: what lies between was sent before the queue was subscribed, and never again.
+func TestGapFromBeforeJoiningDoesNotStopItsKey(t *testing.T) {
+	p := newProtocol(t)
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("A1", 4))
+	p.Pass(time.Second)
+	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
+	p.Pass(time.Second)
+	p.deliver(sentNow(p, b[3]), sentNow(p, b[1])) // both were refused at first
+	p.Pass(time.Minute)
+	p.expectHandled("A1:2")
+	p.Pass(10 * time.Minute) // 2 × republish_after: the third might have been on its way
+	p.expectHandled("A1:2", "A1:4")
+	p.deliver(sentNow(p, b[2]))
+	p.Settle(time.Second)
+	p.expectHandled("A1:2", "A1:4")
+	p.expectCount("consume before joining", 1)
+	if rows := p.received(settlement); len(rows) > 0 {
+		t.Errorf("kept %q", kept(rows))
+	}
+}
+
+// TestGapFromBeforeJoiningIsFilledInTime: it was on its way after all.
+func TestGapFromBeforeJoiningIsFilledInTime(t *testing.T) {
+	p := newProtocol(t)
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3), pay("A1", 4))
+	p.Pass(time.Second)
+	p.settlement(pabal.ConsumerOptions{}, nil)
+	p.Pass(time.Second)
+	p.deliver(sentNow(p, b[1]))
+	p.Pass(time.Minute)
+	p.deliver(sentNow(p, b[3]))
+	p.Pass(9 * time.Minute)
+	p.expectHandled("A1:2")
+	p.deliver(sentNow(p, b[2]))
+	p.Settle(time.Second)
+	p.expectHandled("A1:2", "A1:3", "A1:4")
+}
+
 func TestBacklogAtJoiningWaitsForItsPredecessors(t *testing.T) {
 	p := newProtocol(t)
 	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3))
 	p.Pass(time.Hour)
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
 	p.Pass(time.Second)
-	late := func(body []byte) []byte { // redelivered: sent long after it was recorded
-		return edited(t, body, map[string]any{"sentat": p.Now().UTC().Format(time.RFC3339Nano)})
-	}
-	p.deliver(late(b[2]))
+	p.deliver(sentNow(p, b[2])) // redelivered: sent long after it was recorded
 	p.Pass(9 * time.Minute) // of 2 × republish_after
 	p.expectHandled()
-	p.deliver(late(b[1]), late(b[0]))
+	p.deliver(sentNow(p, b[1]), sentNow(p, b[0]))
 	p.Settle(time.Second)
 	p.expectHandled("A1:1", "A1:2", "A1:3")
 	if rows := p.received(settlement); len(rows) > 0 {
