@@ -265,7 +265,7 @@ func TestBacklogAtJoiningWaitsForItsPredecessors(t *testing.T) {
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
 	p.Pass(time.Second)
 	p.deliver(sentNow(p, b[2])) // redelivered: sent long after it was recorded
-	p.Pass(9 * time.Minute) // of 2 × republish_after
+	p.Pass(9 * time.Minute)     // of 2 × republish_after
 	p.expectHandled()
 	p.deliver(sentNow(p, b[1]), sentNow(p, b[0]))
 	p.Settle(time.Second)
