@@ -465,3 +465,29 @@ func TestSkippingAMissingPredecessorLetsItsKeyGoOn(t *testing.T) {
 		t.Errorf("nothing waits for it, and %d were skipped, %v", n, err)
 	}
 }
+
+// TestServiceThatJoinsGetsItsKeysHistoryByARedeliveryAgain: without Again what lies before its beginning is passed over.
+func TestServiceThatJoinsGetsItsKeysHistoryByARedeliveryAgain(t *testing.T) {
+	p := newProtocol(t)
+	p.intercept(pay("A1", 1), pay("A1", 2), pay("B1", 1))
+	p.Pass(20 * time.Minute)
+	p.settlement(pabal.ConsumerOptions{}, nil)
+	until := p.Now()
+	p.record(pay("A1", 3))
+	p.Settle(time.Minute)
+	p.expectHandled("A1:3")
+	for _, c := range []struct {
+		again   bool
+		handled []string
+	}{{false, []string{"A1:3", "B1:1"}}, {true, []string{"A1:3", "B1:1", "A1:1", "A1:2", "B1:1"}}} {
+		_, err := p.order.Redeliver(t.Context(), pabal.Redelivery{
+			Topic: "order-pay-done", Until: until, Consumer: "settlement", Again: c.again, Why: "it is new", By: "me",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Settle(time.Minute)
+		p.Pass(15 * time.Minute) // B1 begins behind a backlog
+		p.expectHandled(c.handled...)
+	}
+}

@@ -20,15 +20,15 @@ const (
 	openAgainMost = 5 * time.Second
 )
 
-// patiently repeats what opens a role's or a source's database until that is there, or ctx ends.
-func patiently(a *app, e *endpoints, what string, open func() error) error {
+// patiently repeats what opens a source's database until that is there, or ctx ends.
+func patiently(a *app, e *endpoints, source string, open func() error) error {
 	for pause := openAgain; ; pause = min(2*pause, openAgainMost) {
 		err := open()
 		if err == nil || !away(err) {
 			return err
 		}
-		a.log.Warn("database is away, trying again", "of", what, "err", err)
-		e.waits(what + ": database: " + strings.Join(strings.Fields(err.Error()), " "))
+		a.log.Warn("database is away, trying again", "source", source, "err", err)
+		e.waits(source + ": database: " + strings.Join(strings.Fields(err.Error()), " "))
 		select {
 		case <-time.After(pause):
 		case <-a.ctx.Done():
