@@ -214,7 +214,7 @@ func (p *planner[X]) resume(a *arrival, known *driver.Row) bool {
 	case !k.cursor.Begun && row.Reason == reasonJoining:
 		p.begin(k, row, cmp.Or(k.next(), row))
 	default:
-		placed, wait := place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+		placed, wait := p.place(row, k)
 		if placed == toJoin && row.Reason == reasonJoining {
 			p.begin(k, row, row) // again: the hole before it is from before joining
 			break

@@ -46,12 +46,12 @@ const (
 )
 
 // place applies rules 3 to 8 to a row with a position. waitingBelow: a row of the key waits between the cursor and this
-// one. With toJoin it says how long.
+// one. late: from its being sent, by the producer's clock, to its coming here, by ours. With toJoin it says how long.
 func place(
-	row *driver.Row, cursor *driver.Cursor, m driver.Memory, waitingBelow bool, republishAfter time.Duration,
+	row *driver.Row, cursor *driver.Cursor, m driver.Memory, waitingBelow bool, late, republishAfter time.Duration,
 ) (placing, time.Duration) {
 	if !cursor.Begun {
-		return placeFirst(row, m, republishAfter)
+		return placeFirst(row, m, late, republishAfter)
 	}
 	last, prev := cursor.Last, row.Prev
 	above := row.Position > last.Position
@@ -71,8 +71,8 @@ func place(
 	}
 }
 
-// placeFirst is rule 4: the consumer has no cursor of the key.
-func placeFirst(row *driver.Row, m driver.Memory, republishAfter time.Duration) (placing, time.Duration) {
+// placeFirst is rule 4: the consumer has no cursor of the key. The producer's clock may be behind ours, but by no more than late.
+func placeFirst(row *driver.Row, m driver.Memory, late, republishAfter time.Duration) (placing, time.Duration) {
 	since := m.JoinedAt
 	if m.ForgotBefore.After(since) {
 		since = m.ForgotBefore
@@ -83,7 +83,7 @@ func placeFirst(row *driver.Row, m driver.Memory, republishAfter time.Duration) 
 		return toHandle, 0
 	case row.Job != uuid.Nil, !prev.RecordedAt.Before(since):
 		return toHold, 0
-	case row.SentAt.Sub(row.RecordedAt) > joinBacklog:
+	case row.SentAt.Sub(row.RecordedAt) > joinBacklog, !prev.RecordedAt.Add(late).Before(since):
 		return toJoin, 2 * republishAfter
 	case since.Sub(prev.RecordedAt) > joinSurely:
 		return toHandle, 0

@@ -42,6 +42,7 @@ func TestPlaceAppliesTheInboxRules(t *testing.T) {
 		cursor driver.Cursor
 		m      driver.Memory
 		below  bool
+		late   time.Duration
 		want   placing
 		wait   time.Duration
 	}{
@@ -51,6 +52,10 @@ func TestPlaceAppliesTheInboxRules(t *testing.T) {
 		{name: "4: predecessor long before joining: begin", row: aged(row(12, 11), time.Hour, 0), m: joined, want: toHandle},
 		{name: "4: predecessor shortly before joining: wait a little",
 			row: aged(row(12, 11), time.Minute, 0), m: joined, want: toJoin, wait: joinHold},
+		{name: "4: predecessor perhaps recorded since joining, for clocks may differ: wait until it would be published again",
+			row: aged(row(12, 11), 2*time.Second, 0), late: 3 * time.Second, m: joined, want: toJoin, wait: 10 * time.Minute},
+		{name: "4: predecessor from before joining, whatever the clocks", row: aged(row(12, 11), 4*time.Second, 0), late: 3 * time.Second,
+			m: joined, want: toJoin, wait: joinHold},
 		{name: "4: from a backlog: its predecessor may come behind it",
 			row: aged(row(12, 11), time.Hour, 2*time.Minute), m: joined, want: toJoin, wait: 10 * time.Minute},
 		{name: "4: forgotten counts as not joined",
@@ -76,7 +81,7 @@ func TestPlaceAppliesTheInboxRules(t *testing.T) {
 		{name: "8: same run, another predecessor: above it is held", row: stranger, cursor: begun(10, 11), want: toHold},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, wait := place(&c.row, &c.cursor, c.m, c.below, 5*time.Minute)
+			got, wait := place(&c.row, &c.cursor, c.m, c.below, c.late, 5*time.Minute)
 			if got != c.want || wait != c.wait {
 				t.Errorf("placed %d for %v, want %d for %v", got, wait, c.want, c.wait)
 			}

@@ -134,9 +134,19 @@ func (p *planner[X]) arrive(a *arrival, known *driver.Row) {
 	case k == nil:
 		p.handle(a, nil)
 	default:
-		placed, wait := place(row, &k.cursor, m, k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+		placed, wait := p.place(row, k)
 		p.put(a, k, placed, wait)
 	}
+}
+
+// place applies rules 3 to 8 to a row of a key.
+func (p *planner[X]) place(row *driver.Row, k *keyState) (placing, time.Duration) {
+	came := row.ReceivedAt
+	if came.IsZero() {
+		came = p.loaded.Now
+	}
+	late := max(0, came.Sub(row.SentAt))
+	return place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), late, p.c.house.o.RepublishAfter)
 }
 
 func (p *planner[X]) put(a *arrival, k *keyState, placed placing, wait time.Duration) {
@@ -268,7 +278,7 @@ func (p *planner[X]) follow(most int) {
 			if row == nil || row.Failures > 0 && row.NextAt.After(p.loaded.Now) {
 				break // tried again later: its key waits
 			}
-			placed, wait := place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), p.c.house.o.RepublishAfter)
+			placed, wait := p.place(row, k)
 			if placed == toHold || placed == toJoin && row.Reason == reasonJoining {
 				break
 			}

@@ -24,7 +24,10 @@ const (
 func patiently(a *app, e *endpoints, source string, open func() error) error {
 	for pause := openAgain; ; pause = min(2*pause, openAgainMost) {
 		err := open()
-		if err == nil || !away(err) {
+		switch {
+		case err != nil && a.ctx.Err() != nil:
+			return errEnded
+		case err == nil || !away(err):
 			return err
 		}
 		a.log.Warn("database is away, trying again", "source", source, "err", err)

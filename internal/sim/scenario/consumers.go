@@ -30,10 +30,11 @@ func (r *run) relay(p process, w world.World) {
 func (r *run) consumer(name string) program {
 	return func(p process, w world.World) {
 		client, _ := r.client(p, w, name, name)
-		o := pabal.ConsumerOptions{Concurrency: 3, Tries: 100, Timeout: handlerTimeout}
-		if r.c.Batches && name == "notification" { // one transaction for all keys
+		o := pabal.ConsumerOptions{Concurrency: int(1 + r.c.Seed/5%4), Tries: 100, Timeout: handlerTimeout}
+		switch {
+		case r.c.Batches && name == "notification": // one transaction for all keys
 			o.Concurrency = 1
-		} else if r.c.Batches { // several calls in one
+		case r.c.Batches, r.c.Seed/3%4 == 1: // several calls in one
 			o.Batch = int(1 + r.c.Seed/7%4)
 		}
 		if r.c.Plagues || r.c.Later > inboxRetention {
