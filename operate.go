@@ -177,6 +177,7 @@ func (o *Operator) Restored(ctx context.Context) error {
 // Topic and IDs is needed.
 type Redelivery struct {
 	Topic    string      `json:"topic,omitempty"`
+	Type     string      `json:"type,omitempty"`
 	Key      string      `json:"key,omitempty"`
 	From     time.Time   `json:"from,omitzero"` // recorded at or after
 	Until    time.Time   `json:"until,omitzero"`

@@ -181,6 +181,8 @@ func TestRedeliverOfIDsAndTimesIsNarrow(t *testing.T) {
 	}{
 		"ids":   {pabal.Redelivery{IDs: []uuid.UUID{events[0].Event.ID, events[2].Event.ID}}, 2},
 		"key":   {pabal.Redelivery{Topic: OrderPaid.Topic(), Key: "B1"}, 1},
+		"type":  {pabal.Redelivery{Topic: OrderPaid.Topic(), Type: OrderPaid.Name()}, 3},
+		"types": {pabal.Redelivery{Topic: OrderPaid.Topic(), Type: "order-cancelled"}, 0},
 		"from":  {pabal.Redelivery{Topic: OrderPaid.Topic(), From: events[1].Event.RecordedAt}, 2},
 		"until": {pabal.Redelivery{Topic: OrderPaid.Topic(), Until: events[1].Event.RecordedAt}, 1},
 	} {

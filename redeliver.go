@@ -30,7 +30,7 @@ func (r Redelivery) encode() []byte {
 }
 
 func (r *Redelivery) filter() driver.EventFilter {
-	return driver.EventFilter{Topic: r.Topic, Key: r.Key, From: r.From, To: r.Until, IDs: r.IDs}
+	return driver.EventFilter{Topic: r.Topic, Type: r.Type, Key: r.Key, From: r.From, To: r.Until, IDs: r.IDs}
 }
 
 type redeliverer struct {

@@ -137,8 +137,8 @@ func (l *life) ofStore(f *driver.Found, jobs []driver.Job) {
 
 // concerns reports whether a redelivery is of an event.
 func concerns(r pabal.Redelivery, ref driver.Ref, e *driver.Event) bool {
-	return (r.Topic == "" || r.Topic == e.Topic) && (r.Key == "" || r.Key == e.Key) && !ref.RecordedAt.Before(r.From) &&
-		(r.Until.IsZero() || ref.RecordedAt.Before(r.Until)) && (len(r.IDs) == 0 || slices.Contains(r.IDs, ref.ID))
+	return (r.Topic == "" || r.Topic == e.Topic) && (r.Type == "" || r.Type == e.Type) && (r.Key == "" || r.Key == e.Key) &&
+		!ref.RecordedAt.Before(r.From) && (r.Until.IsZero() || ref.RecordedAt.Before(r.Until)) && (len(r.IDs) == 0 || slices.Contains(r.IDs, ref.ID))
 }
 
 // before reports whether a comes before b in the order in which events are redelivered.

@@ -20,6 +20,7 @@ import (
 type redeliverCommand struct {
 	storeFlags
 	Topic  string   `help:"Events of this topic."`
+	Type   string   `help:"Events of this type."`
 	Key    string   `help:"Events of this key."`
 	From   moment   `help:"Recorded at or after: RFC 3339, or how long ago (90m)." placeholder:"TIME"`
 	Until  moment   `help:"Recorded before; default: what is recorded by now." placeholder:"TIME"`
@@ -50,8 +51,8 @@ func (c *redeliverCommand) Run(a *app) error {
 	if c.Sample < 1 || c.Sample > page {
 		return usage("--sample %d: from 1 to %d", c.Sample, page)
 	}
-	r := pabal.Redelivery{Topic: c.Topic, Key: c.Key, From: c.From.Time, Until: c.Until.Time, IDs: ids, Consumer: c.To, Again: c.Again,
-		Rate: c.Rate, By: c.By, Why: c.Why}
+	r := pabal.Redelivery{Topic: c.Topic, Type: c.Type, Key: c.Key, From: c.From.Time, Until: c.Until.Time, IDs: ids, Consumer: c.To,
+		Again: c.Again, Rate: c.Rate, By: c.By, Why: c.Why}
 	if u, err := user.Current(); r.By == "" && err == nil {
 		r.By = u.Username
 	}
@@ -131,6 +132,7 @@ func (r *redelivery) what() string {
 		parts = append(parts, fmt.Sprintf("%d events", n))
 	}
 	add("topic %s", r.Topic)
+	add("type %s", r.Type)
 	add("key %q", r.Key)
 	if !r.From.IsZero() {
 		add("from %s", r.From.Format(time.RFC3339))
