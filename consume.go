@@ -157,7 +157,7 @@ func (c *Consumer[X]) run(ctx, patience context.Context, w world.World, subscrib
 		subscribed() // the broker keeps the queue's copies, whether or not it is there now
 	}
 	t := c.topology()
-	if !c.house.ensure(ctx, t) || !c.subscribed(ctx) {
+	if !c.house.ensure(ctx, t) || !c.subscribed(ctx, w.Now()) {
 		return
 	}
 	if !remembered {

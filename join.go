@@ -6,15 +6,16 @@ import (
 	"slices"
 
 	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/world"
 )
 
 // Joining: since when a consumer can expect to be told. Rule 4 of the inbox asks (place.go).
 
-// subscribed notes, once in a consumer's life, since when its queue has been subscribed to each topic: what was recorded
+// subscribed notes, once in a consumer's life, since when its queue is known to be subscribed to each topic: what was recorded
 // later must come, however long it takes (ADR 2). It is false when ctx ended before.
-func (c *Consumer[X]) subscribed(ctx context.Context) bool {
+func (c *Consumer[X]) subscribed(ctx context.Context, since world.Mono) bool {
 	for pause := retryFirst; ctx.Err() == nil; pause = min(2*pause, retryMost) {
-		err := c.noteSubscribed(ctx)
+		err := c.noteSubscribed(ctx, since)
 		if err == nil {
 			return true
 		}
@@ -40,7 +41,7 @@ func (c *Consumer[X]) remembered(ctx context.Context) bool {
 	return true
 }
 
-func (c *Consumer[X]) noteSubscribed(ctx context.Context) error {
+func (c *Consumer[X]) noteSubscribed(ctx context.Context, since world.Mono) error {
 	call, cancel := c.house.w.Deadline(ctx, c.house.o.Lease)
 	defer cancel()
 	r, err := c.inbox.Read(call, driver.InboxQuery{Consumer: c.name, Memories: true})
@@ -48,7 +49,7 @@ func (c *Consumer[X]) noteSubscribed(ctx context.Context) error {
 		return fmt.Errorf("read memories: %w", err)
 	}
 	for _, topic := range c.topics {
-		at := r.Now
+		at := r.Now.Add(-c.house.w.Now().Sub(since)) // the database may have been away for long
 		for _, m := range r.Memories {
 			if m.Source == "" && m.Topic == topic.Name {
 				at = m.JoinedAt
