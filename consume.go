@@ -44,9 +44,10 @@ type Consumer[X any] struct {
 	lanes    []*consumerLane
 	stays    map[uint64]stay // by key, of what is in lanes
 	offered  meter
-	inflight []*arrival // received and not acknowledged, in order of arrival
-	waiting  int        // arrivals in lanes, running ones included
-	swept    int        // those of them that come from the inbox
+	once     time.Duration // what the quickest transaction of a lane lately took
+	inflight []*arrival    // received and not acknowledged, in order of arrival
+	waiting  int           // arrivals in lanes, running ones included
+	swept    int           // those of them that come from the inbox
 	acks     []driver.Delivery
 	acking   int                  // of them, in the call that is under way
 	joined   map[string]time.Time // by source and topic; by topic alone: since when the queue is known to be subscribed
@@ -258,8 +259,12 @@ func (c *Consumer[X]) enqueue(a *arrival) {
 // keyOf is what arrivals of a key have in common.
 func keyOf(a *arrival) uint64 { return spread(a.row.Source, a.row.Topic, a.row.Key) }
 
-// laneOf is the lane where others of an arrival's key are. Under load, events that may share a transaction otherwise go where a batch
-// of them forms. The caller holds mu.
+// fillMost is what a transaction takes at most for lanes to be filled one after the other: at fewer than 667 events a second more lanes
+// are quicker, and a transaction that takes long may be a handler's own doing.
+const fillMost = 1500 * time.Microsecond
+
+// laneOf is the lane where others of an arrival's key are. When they come quicker than one lane could handle them one by one, events that
+// may share a transaction otherwise go where a batch of them forms. The caller holds mu.
 func (c *Consumer[X]) laneOf(a *arrival) int {
 	if a.row.Position == 0 {
 		return c.freeLane(a, spread(string(a.row.ID[:])))
@@ -275,7 +280,7 @@ func (c *Consumer[X]) laneOf(a *arrival) int {
 }
 
 func (c *Consumer[X]) freeLane(a *arrival, spread uint64) int {
-	if c.batches(a) && c.offered.busy(0) {
+	if c.batches(a) && c.offered.busy(min(c.once, fillMost)) {
 		for i, l := range c.lanes {
 			if len(l.queue) < c.o.Batch {
 				return i
@@ -316,7 +321,11 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *c
 		case len(group) > 0:
 			start := w.Now()
 			c.process(ctx, patience, w, group)
-			if d := rate.pause(len(group), c.o.Batch, start, w.Now(), beforeHandling); d > 0 {
+			d := rate.pause(len(group), c.o.Batch, start, w.Now(), beforeHandling)
+			c.house.mu.Lock()
+			c.once = rate.once
+			c.house.mu.Unlock()
+			if d > 0 {
 				_ = w.Sleep(ctx, d)
 			}
 		default:

@@ -183,6 +183,32 @@ func TestUnderLoadBatchesFillOneLaneFirst(t *testing.T) {
 	}
 }
 
+// TestLanesAreFilledWhereOneWouldNotDo: at 900 events a second it would, if a transaction takes less than a millisecond; at 500 more lanes
+// are quicker however long one takes.
+func TestLanesAreFilledWhereOneWouldNotDo(t *testing.T) {
+	for _, v := range []struct {
+		rate   int
+		once   time.Duration
+		filled bool
+	}{{900, 800 * time.Microsecond, false}, {900, 1200 * time.Microsecond, true}, {500, 10 * time.Millisecond, false}, {2000, 0, true}} {
+		c, _ := planned(driver.Loaded{Cursors: make([]driver.Cursor, 1), Waiting: make([][]driver.Row, 1), WaitingCount: make([]int, 1)})
+		for _, h := range c.handlers {
+			h.batch = true
+		}
+		c.once = v.once
+		c.offered.add(1, 1)
+		c.offered.add(v.rate/10, world.Mono(100*time.Millisecond))
+		for range 50 {
+			a := planArrival(driver.Row{ID: uuid.New(), Type: "paid"})
+			a.delivery = &driver.Delivery{Attempt: 1}
+			c.enqueue(a)
+		}
+		if n := lanesUsed(c); (n == 1) != v.filled {
+			t.Errorf("%d events a second, a transaction takes %v: %d lanes", v.rate, v.once, n)
+		}
+	}
+}
+
 func TestWhatIsLostIsNotHandledOn(t *testing.T) {
 	c, _ := planned(driver.Loaded{Cursors: make([]driver.Cursor, 1), Waiting: make([][]driver.Row, 1), WaitingCount: make([]int, 1)})
 	ctx, cancel := context.WithCancel(t.Context())
