@@ -279,7 +279,7 @@ func (p *planner[X]) follow(most int) {
 				break // tried again later: its key waits
 			}
 			placed, wait := p.place(row, k)
-			if placed == toHold || placed == toJoin && row.Reason == reasonJoining {
+			if placed == toHold {
 				break
 			}
 			if placed == toHandle && most == 0 || row.ID == k.lastLoaded {
@@ -294,7 +294,9 @@ func (p *planner[X]) follow(most int) {
 				continue
 			}
 			k.drop(row.ID)
-			p.put(a, k, placed, wait)
+			if p.put(a, k, placed, wait); placed == toJoin {
+				break // its gap is waited for from now on
+			}
 		}
 	}
 }

@@ -258,6 +258,22 @@ func TestGapFromBeforeJoiningIsFilledInTime(t *testing.T) {
 	p.expectHandled("A1:2", "A1:3", "A1:4")
 }
 
+// TestGapFromBeforeJoiningIsWaitedForFromTheKeysBeginning: what was held before the key began waits as long as what came after it.
+func TestGapFromBeforeJoiningIsWaitedForFromTheKeysBeginning(t *testing.T) {
+	p := newProtocol(t)
+	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3))
+	p.Pass(time.Second)
+	p.settlement(pabal.ConsumerOptions{}, nil)
+	p.Pass(time.Second)
+	p.deliver(sentNow(p, b[2])) // held for 30 s: its key has not begun
+	p.deliver(sentNow(p, b[0])) // the first of its key
+	p.Pass(9 * time.Minute)
+	p.expectHandled("A1:1")
+	p.deliver(sentNow(p, b[1]))
+	p.Settle(time.Second)
+	p.expectHandled("A1:1", "A1:2", "A1:3")
+}
+
 func TestBacklogAtJoiningWaitsForItsPredecessors(t *testing.T) {
 	p := newProtocol(t)
 	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3))
