@@ -10,7 +10,7 @@ import (
 	"github.com/pabal-go/pabal/internal/world"
 )
 
-// Consuming: receive, spread over lanes by key, handle (inbox.go), acknowledge.
+// Consuming: receive, spread over lanes by key (lanes.go), handle (inbox.go), acknowledge.
 
 // ConsumerOptions of [Client.Consumer]. Nil and zero values are the good defaults.
 type ConsumerOptions struct {
@@ -57,14 +57,6 @@ type Consumer[X any] struct {
 	roomy    world.Signal
 	due      world.Signal
 }
-
-type consumerLane struct {
-	queue []*arrival
-	wake  world.Signal
-}
-
-// stay is where the arrivals of a key are, and how many.
-type stay struct{ lane, arrivals int }
 
 // Consumer makes a consumer of this client's database. The name is its queue's at the broker and must be unique there: 1
 // to 64 letters, digits, '-' and '_'. What is wrong with it is reported by [Client.Run].
@@ -243,130 +235,6 @@ func (c *Consumer[X]) accept(ctx context.Context, deliveries []driver.Delivery) 
 		c.inflight = append(c.inflight, a)
 		c.enqueue(a)
 	}
-}
-
-// enqueue gives an arrival to a lane. The caller holds mu.
-func (c *Consumer[X]) enqueue(a *arrival) {
-	l := c.lanes[c.laneOf(a)]
-	l.queue = append(l.queue, a)
-	c.waiting++
-	if a.delivery == nil {
-		c.swept++
-	}
-	l.wake.Set()
-}
-
-// keyOf is what arrivals of a key have in common.
-func keyOf(a *arrival) uint64 { return spread(a.row.Source, a.row.Topic, a.row.Key) }
-
-// fillMost is what a transaction takes at most for lanes to be filled one after the other: at fewer than 667 events a second more lanes
-// are quicker, and a transaction that takes long may be a handler's own doing.
-const fillMost = 1500 * time.Microsecond
-
-// laneOf is the lane where others of an arrival's key are. When they come quicker than one lane could handle them one by one, events that
-// may share a transaction otherwise go where a batch of them forms. The caller holds mu.
-func (c *Consumer[X]) laneOf(a *arrival) int {
-	if a.row.Position == 0 {
-		return c.freeLane(a, spread(string(a.row.ID[:])))
-	}
-	key := keyOf(a)
-	s, here := c.stays[key]
-	if !here {
-		s.lane = c.freeLane(a, key)
-	}
-	s.arrivals++
-	c.stays[key] = s
-	return s.lane
-}
-
-func (c *Consumer[X]) freeLane(a *arrival, spread uint64) int {
-	if c.batches(a) && c.offered.busy(min(c.once, fillMost)) {
-		for i, l := range c.lanes {
-			if len(l.queue) < c.o.Batch {
-				return i
-			}
-		}
-	}
-	return int(spread % uint64(len(c.lanes)))
-}
-
-// left takes note of arrivals that are in no lane any more. The caller holds mu.
-func (c *Consumer[X]) left(arrivals ...*arrival) {
-	for _, a := range arrivals {
-		if a.row.Position != 0 {
-			key := keyOf(a)
-			s := c.stays[key]
-			if s.arrivals--; s.arrivals == 0 {
-				delete(c.stays, key)
-			} else {
-				c.stays[key] = s
-			}
-		}
-		if a.delivery == nil {
-			if c.swept--; c.swept == 0 {
-				c.due.Set() // something may wait to be alone
-			}
-		}
-	}
-	c.waiting -= len(arrivals)
-}
-
-func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *consumerLane) {
-	var rate pace
-	for {
-		group, stop := c.take(ctx, l)
-		switch {
-		case stop:
-			return
-		case len(group) > 0:
-			start := w.Now()
-			c.process(ctx, patience, w, group)
-			d := rate.pause(len(group), c.o.Batch, start, w.Now(), beforeHandling)
-			c.house.mu.Lock()
-			c.once = rate.once
-			c.house.mu.Unlock()
-			if d > 0 {
-				_ = w.Sleep(ctx, d)
-			}
-		default:
-			l.wake.Wait(ctx, -1)
-		}
-	}
-}
-
-// take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. When ctx has
-// ended, what was not started is given back.
-func (c *Consumer[X]) take(ctx context.Context, l *consumerLane) (group []*arrival, stop bool) {
-	c.house.mu.Lock()
-	defer c.house.mu.Unlock()
-	if ctx.Err() != nil {
-		c.left(l.queue...)
-		l.queue = nil
-		return nil, true
-	}
-	for len(l.queue) > 0 && len(group) < c.o.Batch {
-		a := l.queue[0]
-		if len(group) > 0 && (!c.batches(a) || !c.batches(group[0]) || c.handlers[a.row.Type] != c.handlers[group[0].row.Type]) {
-			break
-		}
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
-		if a.over {
-			c.left(a)
-			continue
-		}
-		group = append(group, a)
-	}
-	return group, false
-}
-
-// batches reports whether an arrival may share its transaction with others.
-func (c *Consumer[X]) batches(a *arrival) bool {
-	if a.delivery == nil || a.delivery.Attempt > 1 || a.event == nil {
-		return false
-	}
-	h := c.handlers[a.row.Type]
-	return h == nil || h.batch
 }
 
 // process handles a group until its outcome is in the database, waiting while that is away; or until ctx ends.
