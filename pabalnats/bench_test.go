@@ -12,7 +12,7 @@ import (
 
 // BenchmarkPublish measures durable publishing to the embedded server: one operation is one message.
 func BenchmarkPublish(b *testing.B) {
-	for _, batch := range []int{1, 16, 256} {
+	for _, batch := range []int{1, 16, 32, 256} {
 		for _, relaxed := range []bool{false, true} {
 			b.Run(fmt.Sprintf("batch=%d/relaxed=%v", batch, relaxed), func(b *testing.B) {
 				broker, err := pabalnats.Open(b.TempDir(), &pabalnats.Options{Relaxed: relaxed})

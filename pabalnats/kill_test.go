@@ -44,7 +44,7 @@ func message(id uuid.UUID) driver.Message {
 	return driver.Message{ID: id, Dedup: id.String(), Body: []byte(id.String())}
 }
 
-// publishForEver publishes batches of any size and prints the id of each message that was accepted.
+// publishForEver publishes batches, small ones and atomic ones, and prints the id of each message that was accepted.
 func publishForEver(dir string, relaxed bool) error {
 	b, err := pabalnats.Open(dir, &pabalnats.Options{Logger: quiet(), Relaxed: relaxed})
 	if err != nil {
@@ -55,7 +55,7 @@ func publishForEver(dir string, relaxed bool) error {
 		return err
 	}
 	for {
-		messages := make([]driver.Message, 1+rand.IntN(20))
+		messages := make([]driver.Message, 1+rand.IntN(60))
 		for i := range messages {
 			messages[i] = message(uuid.New())
 		}

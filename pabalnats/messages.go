@@ -14,7 +14,7 @@ import (
 	"github.com/pabal-go/pabal/driver"
 )
 
-// Publish implements driver.Broker: all messages are sent before the first answer is awaited.
+// Publish implements driver.Broker: all messages are sent before the first answer is awaited, or as an atomic batch.
 func (b *Broker) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
 	verdicts := make([]driver.Verdict, len(messages))
 	if err := b.connected(ctx); err != nil {
@@ -26,6 +26,12 @@ func (b *Broker) Publish(ctx context.Context, to driver.Destination, messages []
 		if err := b.exists(ctx, to.Queue); err != nil {
 			return refused(verdicts, err)
 		}
+	}
+	if v, done := b.publishAtomically(ctx, subject, messages); done {
+		for i := range verdicts {
+			verdicts[i] = v
+		}
+		return verdicts
 	}
 	answers := make([]jetstream.PubAckFuture, len(messages))
 	for i := range messages {
@@ -60,18 +66,11 @@ func refused(verdicts []driver.Verdict, err error) []driver.Verdict {
 }
 
 func (b *Broker) send(subject string, m *driver.Message) (jetstream.PubAckFuture, driver.Verdict) {
-	if most := b.conn.MaxPayload(); most > 0 && int64(len(m.Body)) > most { // 0: never connected
-		return nil, driver.Verdict{Kind: driver.Never, Err: tooLarge(len(m.Body), most)}
+	msg, v := b.message(subject, m)
+	if msg == nil {
+		return nil, v
 	}
-	msg := &nats.Msg{Subject: subject, Data: append([]byte(nil), m.Body...), Header: nats.Header{}} // sent after we return, perhaps
-	for _, a := range m.Attributes {
-		msg.Header[a.Name] = []string{a.Value}
-	}
-	options := []jetstream.PublishOpt{jetstream.WithExpectStream(b.o.Stream), jetstream.WithRetryAttempts(0)}
-	if m.Dedup != "" {
-		options = append(options, jetstream.WithMsgID(m.Dedup))
-	}
-	future, err := b.js.PublishMsgAsync(msg, options...)
+	future, err := b.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		if errors.Is(err, nats.ErrMaxPayload) { // with its attributes
 			err = tooLarge(len(m.Body), b.conn.MaxPayload())
@@ -80,6 +79,22 @@ func (b *Broker) send(subject string, m *driver.Message) (jetstream.PubAckFuture
 		return nil, verdictOf(err)
 	}
 	return future, driver.Verdict{}
+}
+
+// message is what is sent; nil with a verdict: the server takes no such message.
+func (b *Broker) message(subject string, m *driver.Message) (*nats.Msg, driver.Verdict) {
+	if most := b.conn.MaxPayload(); most > 0 && int64(len(m.Body)) > most { // 0: never connected
+		return nil, driver.Verdict{Kind: driver.Never, Err: tooLarge(len(m.Body), most)}
+	}
+	msg := &nats.Msg{Subject: subject, Data: append([]byte(nil), m.Body...), Header: nats.Header{}} // sent after we return, perhaps
+	for _, a := range m.Attributes {
+		msg.Header[a.Name] = []string{a.Value}
+	}
+	msg.Header[jetstream.ExpectedStreamHeader] = []string{b.o.Stream}
+	if m.Dedup != "" {
+		msg.Header[jetstream.MsgIDHeader] = []string{m.Dedup}
+	}
+	return msg, driver.Verdict{}
 }
 
 func tooLarge(size int, most int64) error {
@@ -106,7 +121,7 @@ func verdictOf(err error) driver.Verdict {
 		return driver.Verdict{Kind: driver.Never, Err: err}
 	case code == noResources, code == noStorage, code == notStored:
 		return driver.Verdict{Err: fmt.Errorf("the stream has no room: raise its limits, give the server space, or let queues drain: %w", err)}
-	case errors.Is(err, jetstream.ErrNoStreamResponse): // deleted, or without a leader: the next Check tells
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders): // deleted, or without a leader: the next Check tells
 		return driver.Verdict{Err: fmt.Errorf("%w: no stream takes the message: %w", driver.ErrDestination, err)}
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrPermissionViolation), code == jetstream.JSErrCodeStreamNotFound:
 		return driver.Verdict{Err: fmt.Errorf("%w: %w", driver.ErrDestination, err)}

@@ -98,6 +98,7 @@ type Broker struct {
 	lock   *os.File
 	most   int         // bytes of a message when we connected
 	ending atomic.Bool // Close was called
+	atomic atomic.Bool // the stream takes atomic batches, and they are of use
 
 	subscribing sync.Mutex // held while a queue's subscriptions change
 

@@ -141,6 +141,7 @@ func missingSubscription(q driver.QueueSpec, topic string) string {
 func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, error) {
 	stream, err := b.js.Stream(ctx, b.o.Stream)
 	if err == nil {
+		b.atomic.Store(stream.CachedInfo().Config.AllowAtomicPublish && (b.server == nil || b.synced()))
 		return stream, b.raise(ctx, stream, create)
 	}
 	if !create || !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -149,12 +150,13 @@ func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, err
 	stream, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: b.o.Stream, Subjects: []string{b.o.Stream + ".topic.>", b.o.Stream + ".queue.>"},
 		Retention: jetstream.InterestPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
-		MaxAge: b.o.Retention, Replicas: b.replicas(), Duplicates: 2 * time.Minute,
+		MaxAge: b.o.Retention, Replicas: b.replicas(), Duplicates: 2 * time.Minute, AllowAtomicPublish: b.synced(),
 		Description: "Pabal: a subject for each topic and each queue",
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create stream %s with %d replicas (Options.Replicas): %w", b.o.Stream, b.replicas(), err)
 	}
+	b.atomic.Store(b.synced())
 	return stream, nil
 }
 
