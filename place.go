@@ -46,7 +46,8 @@ const (
 )
 
 // place applies rules 3 to 8 to a row with a position. waitingBelow: a row of the key waits between the cursor and this
-// one. late: from its being sent, by the producer's clock, to its coming here, by ours. With toJoin it says how long.
+// one. late: from its being sent, by the producer's clock, to its coming here, by ours; below 0 where that clock is ahead. With toJoin it
+// says how long.
 func place(
 	row *driver.Row, cursor *driver.Cursor, m driver.Memory, waitingBelow bool, late, republishAfter time.Duration,
 ) (placing, time.Duration) {
@@ -62,7 +63,7 @@ func place(
 		return toHandle, 0 // 5
 	case above && startsRun(row) && (prev.IsZero() || prev.Position <= last.Position) && !waitingBelow && !last.IsZero():
 		return toHandle, 0 // 6
-	case above && prev.Position > last.Position && prev.RecordedAt.Before(m.JoinedAt) && row.Job == uuid.Nil && !waitingBelow:
+	case above && prev.Position > last.Position && prev.RecordedAt.Before(joinedAt(m, late)) && row.Job == uuid.Nil && !waitingBelow:
 		return toJoin, 2 * republishAfter // 7 from before joining: its predecessor may never be sent to us
 	case above:
 		return toHold, 0 // 7
@@ -73,7 +74,7 @@ func place(
 
 // placeFirst is rule 4: the consumer has no cursor of the key. The producer's clock may be behind ours, but by no more than late.
 func placeFirst(row *driver.Row, m driver.Memory, late, republishAfter time.Duration) (placing, time.Duration) {
-	since := m.JoinedAt
+	since := joinedAt(m, late)
 	if m.ForgotBefore.After(since) {
 		since = m.ForgotBefore
 	}
@@ -83,7 +84,7 @@ func placeFirst(row *driver.Row, m driver.Memory, late, republishAfter time.Dura
 		return toHandle, 0
 	case row.Job != uuid.Nil, !prev.RecordedAt.Before(since):
 		return toHold, 0
-	case row.SentAt.Sub(row.RecordedAt) > joinBacklog, !prev.RecordedAt.Add(late).Before(since):
+	case row.SentAt.Sub(row.RecordedAt) > joinBacklog, !prev.RecordedAt.Add(max(0, late)).Before(since):
 		return toJoin, 2 * republishAfter
 	case since.Sub(prev.RecordedAt) > joinSurely:
 		return toHandle, 0
@@ -91,6 +92,10 @@ func placeFirst(row *driver.Row, m driver.Memory, late, republishAfter time.Dura
 		return toJoin, joinHold
 	}
 }
+
+// joinedAt is when we joined by the producer's clock, as far as a message shows that this is ahead of ours: what was recorded before was
+// recorded before we joined, and may never be sent to us.
+func joinedAt(m driver.Memory, late time.Duration) time.Time { return m.JoinedAt.Add(max(0, -late)) }
 
 func startsRun(row *driver.Row) bool {
 	return row.Prev.IsZero() || row.Position != row.Prev.Position+1

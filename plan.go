@@ -145,8 +145,7 @@ func (p *planner[X]) place(row *driver.Row, k *keyState) (placing, time.Duration
 	if came.IsZero() {
 		came = p.loaded.Now
 	}
-	late := max(0, came.Sub(row.SentAt))
-	return place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), late, p.c.house.o.RepublishAfter)
+	return place(row, &k.cursor, p.memory(row), k.waitingBelow(row.Position), came.Sub(row.SentAt), p.c.house.o.RepublishAfter)
 }
 
 func (p *planner[X]) put(a *arrival, k *keyState, placed placing, wait time.Duration) {

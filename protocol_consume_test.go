@@ -195,7 +195,7 @@ func TestBeforeJoiningIsPassedOver(t *testing.T) {
 	p.record(pay("A1", 4)) // its predecessor was recorded long before the queue was subscribed: the key begins here
 	p.Settle(time.Minute)
 	p.expectHandled("A1:4")
-	p.deliver(b[2], b[0])
+	p.deliver(sentNow(p, b[2]), sentNow(p, b[0]))
 	p.Settle(time.Minute)
 	p.expectHandled("A1:4")
 	p.expectCount("consume before joining", 2)
@@ -236,6 +236,23 @@ func TestGapFromBeforeJoiningDoesNotStopItsKey(t *testing.T) {
 	p.Settle(time.Second)
 	p.expectHandled("A1:2", "A1:4")
 	p.expectCount("consume before joining", 1)
+	if rows := p.received(settlement); len(rows) > 0 {
+		t.Errorf("kept %q", kept(rows))
+	}
+}
+
+// TestGapFromBeforeJoiningDoesNotStopItsKeyWhateverTheClocks: the producer's clock is ahead, so what came before seems to be from after joining.
+func TestGapFromBeforeJoiningDoesNotStopItsKeyWhateverTheClocks(t *testing.T) {
+	p := newProtocol(t)
+	b := p.intercept(pay("A1", 1), pay("A1", 2))
+	at := func(d time.Duration) string { return p.Now().Add(d).UTC().Format(time.RFC3339Nano) }
+	ahead := map[string]any{"prevtime": at(20 * time.Second), "sentat": at(30 * time.Second)}
+	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
+	p.deliver(edited(t, b[1], ahead))
+	p.Pass(20 * time.Second)
+	p.expectHandled()
+	p.Settle(20 * time.Second)
+	p.expectHandled("A1:2")
 	if rows := p.received(settlement); len(rows) > 0 {
 		t.Errorf("kept %q", kept(rows))
 	}

@@ -36,13 +36,17 @@ func (r *run) join(w world.World) {
 	r.checkJoined()
 }
 
-// joinShortlyAfter: an event that was recorded before, and is sent afterwards, comes behind its successor.
+// joinShortlyAfter: an event that was recorded before, and is sent afterwards, comes behind its successor, or behind one whose own
+// predecessor was sent before.
 func (r *run) joinShortlyAfter(w world.World) {
 	r.record(w)
 	r.settle(w)
 	_ = w.Sleep(context.Background(), 10*time.Second)
 	r.calmly.hesitate = true
 	for r.calmly.hesitate {
+		r.record(w)
+	}
+	if w.Rand()%2 == 0 {
 		r.record(w)
 	}
 	_ = w.Sleep(context.Background(), time.Duration(w.Rand()%uint64(5*time.Second)))
