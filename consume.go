@@ -291,9 +291,10 @@ func (c *Consumer[X]) ours(group []*arrival) (ours []*arrival) {
 func (c *Consumer[X]) committed(group []*arrival, r result) {
 	for _, t := range r.tally {
 		c.house.o.Observer.Count(Count{Step: "consume", Result: t.result, Topic: t.topic, Consumer: c.name, N: t.n})
-		if t.result == "parked" {
-			c.house.log.Error("event parked", "consumer", c.name, "event_id", group[0].row.ID, "topic", t.topic)
-		}
+	}
+	for i := range r.parked {
+		row := &r.parked[i]
+		c.house.log.Error("event parked", "consumer", c.name, "event_id", row.ID, "topic", row.Topic, "key", row.Key, "reason", row.Reason)
 	}
 	c.done(group)
 	if r.wake {

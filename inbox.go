@@ -22,6 +22,7 @@ var noJob = uuid.Nil
 // result is what became of a transaction.
 type result struct {
 	tally  []tally
+	parked []driver.Row
 	wake   bool  // the inbox holds something that is due
 	resume bool  // the event is kept as started, and to be handled from the inbox
 	err    error // the database's: nothing is known, try again
@@ -161,7 +162,7 @@ func (c *Consumer[X]) attempt(ctx context.Context, w world.World, group []*arriv
 		return result{err: fmt.Errorf("commit: %w", err)}
 	}
 	how = driver.Commit
-	return result{tally: p.tally, wake: p.wake, resume: resume}
+	return result{tally: p.tally, parked: p.parked, wake: p.wake, resume: resume}
 }
 
 // finishTx ends a transaction whatever has happened to its context.
@@ -269,6 +270,7 @@ func (c *Consumer[X]) keep(ctx context.Context, a *arrival, cause error) error {
 	r := result{tally: []tally{{result: "failed", topic: row.Topic, n: 1}}, wake: parked && c.o.PassParked}
 	if parked {
 		r.tally = append(r.tally, tally{result: "parked", topic: row.Topic, n: 1})
+		r.parked = []driver.Row{*row}
 	}
 	c.committed([]*arrival{a}, r)
 	level := c.house.log.Warn

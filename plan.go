@@ -37,6 +37,7 @@ type planner[X any] struct {
 	chunks []chunk[X]
 	first  driver.Save // what is saved whatever the handlers do
 	tally  []tally
+	parked []driver.Row
 	wake   bool // a row is due at once: the inbox sweep should look
 }
 
@@ -260,6 +261,7 @@ func (p *planner[X]) park(row *driver.Row, why string) {
 	p.note("parked", row.Topic)
 	row.State, row.Reason, row.NextAt, row.Started = driver.Parked, why, time.Time{}, 0
 	p.first.Rows = putRow(p.first.Rows, *row)
+	p.parked = append(p.parked, *row)
 }
 
 func (p *planner[X]) finish(row *driver.Row) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -175,7 +176,8 @@ func TestForkIsParked(t *testing.T) {
 }
 
 func TestForkThatComesFirstIsParkedOnceItsPlaceIsTaken(t *testing.T) {
-	p := newProtocol(t)
+	var log strings.Builder
+	p := newProtocolWith(t, pabal.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
 	b := p.intercept(pay("A1", 1), pay("A1", 2), pay("A1", 3))
 	fork := edited(t, b[1], map[string]any{"id": "ffffffff-0000-7000-8000-000000000000"})
@@ -184,6 +186,9 @@ func TestForkThatComesFirstIsParkedOnceItsPlaceIsTaken(t *testing.T) {
 	p.expectHandled("A1:1", "A1:2", "A1:3")
 	if rows := p.received(settlement); len(rows) != 1 || rows[0].State != driver.Parked || rows[0].Reason != "fork" {
 		t.Errorf("kept %q", kept(rows))
+	}
+	if said := log.String(); !strings.Contains(said, `msg="event parked" source=settlement consumer=settlement event_id=ffffffff-0000-7000-8000-000000000000 `) {
+		t.Errorf("P6: the log says %s", said)
 	}
 }
 

@@ -3,6 +3,7 @@ package pabal_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,8 @@ func TestAgainBacksOffByClaims(t *testing.T) {
 }
 
 func TestNeverParksWithTheReasonAndTheRestGoesOn(t *testing.T) {
-	p := newProtocol(t)
+	var log strings.Builder
+	p := newProtocolWith(t, pabal.Options{Lanes: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	p.answer = func(m pabaltest.Message) pabaltest.Answer {
 		if m.Key == "A2" {
 			return pabaltest.Never
@@ -100,6 +102,9 @@ func TestNeverParksWithTheReasonAndTheRestGoesOn(t *testing.T) {
 	if said := p.troubles(p.order); !strings.Contains(said, "is parked: refused by the broker") ||
 		!strings.Contains(said, "pabal events retry "+parkedID) {
 		t.Errorf("P6: status says %q", said)
+	}
+	if !strings.Contains(log.String(), "events=1 event_id="+parkedID) {
+		t.Errorf("P6: the log says %s", &log)
 	}
 	p.expectCount("publish never", 1)
 }

@@ -27,6 +27,7 @@ func (h *house) came(id uuid.UUID) { delete(h.accepted, id) }
 func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
 	var count [3]int
 	var trouble error
+	var refused uuid.UUID // the last
 	p.mu.Lock()
 	now := p.w.Now()
 	for i := range batch {
@@ -41,6 +42,7 @@ func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
 			p.accepted[s.ID] = s.Claims
 			continue
 		case driver.Never:
+			refused = s.ID
 			s.Park, s.Error = true, reason("refused by the broker", v.Err)
 		default:
 			trouble = cmpOr(trouble, v.Err)
@@ -70,10 +72,10 @@ func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
 	p.bound()
 	p.mu.Unlock()
 	p.writer.Set()
-	p.report(name, batch, count, trouble, warn, back)
+	p.report(name, count, trouble, refused, warn, back)
 }
 
-func (p *publisher) report(name string, batch []entry, count [3]int, trouble error, warn, back bool) {
+func (p *publisher) report(name string, count [3]int, trouble error, refused uuid.UUID, warn, back bool) {
 	for kind, n := range count {
 		if n > 0 {
 			p.o.Observer.Count(Count{Step: "publish", Result: driver.VerdictKind(kind).String(), Topic: name, N: n})
@@ -83,8 +85,7 @@ func (p *publisher) report(name string, batch []entry, count [3]int, trouble err
 		p.log.Error("events are not accepted", "topic", name, "events", count[driver.Again], "err", trouble)
 	}
 	if count[driver.Never] > 0 {
-		p.log.Error("events parked: the broker refuses them", "topic", name, "events", count[driver.Never],
-			"event_id", batch[0].event.ID)
+		p.log.Error("events parked: the broker refuses them", "topic", name, "events", count[driver.Never], "event_id", refused)
 	}
 	if back {
 		p.log.Info("topic accepts again", "topic", name)
