@@ -66,6 +66,26 @@ func TestHeldLongIsShownBehindManyThatAreHeldJustNow(t *testing.T) {
 	}
 }
 
+func TestHeldForAnEventThatIsMissingIsShownBehindManyThatWaitForThoseBeforeThem(t *testing.T) {
+	p := newProtocol(t)
+	settlement := p.settlement(pabal.ConsumerOptions{}, nil)
+	p.Pass(time.Minute)
+	var events []pabal.Event
+	for n := range 30 {
+		events = append(events, pay("A1", n))
+	}
+	b := p.intercept(append(events, pay("B1", 1), pay("B1", 2))...)
+	p.deliver(b[1:30]...)
+	p.deliver(b[31])
+	p.Pass(time.Minute)
+	said := p.troubles(settlement)
+	for _, missing := range [][]byte{b[0], b[30]} {
+		if !strings.Contains(said, fmt.Sprintf("%s is missing", read(t, missing).ID)) {
+			t.Errorf("P6: %s is missing, and status says %q", read(t, missing).ID, said)
+		}
+	}
+}
+
 func TestHeldLongIsNotHiddenByMoreThanIsRead(t *testing.T) {
 	p := newProtocol(t)
 	settlement := p.settlement(pabal.ConsumerOptions{}, nil)

@@ -110,16 +110,19 @@ func (o *Operator) statusOf(ctx context.Context, s *Status, c driver.ConsumerCou
 // list adds the rows of one state that an operator should know. A row behind another one that is kept is no trouble of its
 // own: it goes on with that one.
 func (s *Status) list(c driver.ConsumerCounts, state driver.RowState, r driver.InboxReading, kept map[uuid.UUID]driver.RowState) {
-	listed := 0
+	listed, troubles := 0, 0
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		kept[row.ID] = state
-		if state == driver.Held && r.Now.Sub(row.ReceivedAt) < heldShown || listed == statusList {
+		if state == driver.Held && r.Now.Sub(row.ReceivedAt) < heldShown {
 			continue
 		}
-		listed++
-		s.Inbox = append(s.Inbox, *row)
-		if t := rowTrouble(c.Consumer, row, kept); t.Command != "" {
+		if listed < statusList {
+			listed++
+			s.Inbox = append(s.Inbox, *row)
+		}
+		if t := rowTrouble(c.Consumer, row, kept); t.Command != "" && troubles < statusList {
+			troubles++
 			s.Troubles = append(s.Troubles, t)
 		}
 	}
