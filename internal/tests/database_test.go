@@ -55,15 +55,21 @@ func databaseOf(file string) string {
 	return "shop_" + hex.EncodeToString(sum[:12])
 }
 
+// newMariaDB makes the database of a server that stands for a file, unless it is there.
+func newMariaDB(t testing.TB, m *servers.MariaDB, file string) string {
+	t.Helper()
+	name := databaseOf(file)
+	m.Admin(t, "create database if not exists "+name)
+	t.Cleanup(func() { m.Admin(t, "drop database if exists "+name) })
+	return name
+}
+
 // TestShopOnMariaDB runs the shop's tests once more, on a server.
 func TestShopOnMariaDB(t *testing.T) {
 	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})
 	defer func() { on = onSQLite }()
 	on = kind{dialect: "mysql", open: func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
-		name := databaseOf(file)
-		m.Admin(t, "create database if not exists "+name)
-		t.Cleanup(func() { m.Admin(t, "drop database if exists "+name) })
-		db, err := pabalsql.OpenMySQL(m.DSN(name, ""), nil)
+		db, err := pabalsql.OpenMySQL(m.DSN(newMariaDB(t, m, file), ""), nil)
 		return migrated(t, db, err)
 	}}
 	runShopTests(t)

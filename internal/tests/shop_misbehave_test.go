@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	mysqldriver "github.com/go-sql-driver/mysql"
 	sqlitedriver "modernc.org/sqlite"
 
 	"github.com/pabal-go/pabal/driver"
@@ -74,6 +75,23 @@ func TestShopAmongMisbehaviour(t *testing.T) {
 				t.Fatal(err)
 			}
 			db := sql.OpenDB(pabalsql.Watch(misbehave.Connector(connector, trouble)))
+			return migrated(t, db, db.Ping())
+		}}, func(bool) {})
+	})
+	t.Run("MariaDB", func(t *testing.T) {
+		m, trouble := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true}), misbehave.New(seed, nil)
+		misbehaving(t, seed, kind{dialect: "mysql", trouble: trouble, open: func(t testing.TB, file string) (*sql.DB, driver.Store[*sql.Tx]) {
+			config, err := mysqldriver.ParseDSN(m.DSN(newMariaDB(t, m, file), ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			connector, err := mysqldriver.NewConnector(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			db := sql.OpenDB(pabalsql.Watch(misbehave.Connector(connector, trouble)))
+			db.SetMaxOpenConns(16) // of each service
+			db.SetMaxIdleConns(16)
 			return migrated(t, db, db.Ping())
 		}}, func(bool) {})
 	})
