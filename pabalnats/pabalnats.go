@@ -110,7 +110,7 @@ type Broker struct {
 var _ driver.Broker = (*Broker)(nil)
 
 // Open starts a server in this process, without a listening port, and connects to it. Its files lie in dir, which one
-// process at a time may open. A message is accepted when it is synced to disk.
+// process at a time may open. A message is accepted when it is synced to disk; 32 and more of one call are synced together.
 func Open(dir string, o *Options) (*Broker, error) {
 	options, err := o.fill()
 	if err != nil {
