@@ -55,6 +55,10 @@ const (
 	givenBack   = time.Millisecond // after which a message that is given back is delivered again
 	prefetch    = 512              // messages of a queue that lie here, received and not asked for yet
 	inFlight    = 8192             // messages of a queue that are not acknowledged
+
+	// For how long the server knows a message that is sent once more, in memory: 230 bytes each. An event is published again under an
+	// id of its own, so that a copy of the same id comes from the connection, within the time of a publish.
+	rememberIDs = 30 * time.Second
 )
 
 var streamForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)

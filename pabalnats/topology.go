@@ -150,7 +150,7 @@ func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, err
 	stream, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: b.o.Stream, Subjects: []string{b.o.Stream + ".topic.>", b.o.Stream + ".queue.>"},
 		Retention: jetstream.InterestPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
-		MaxAge: b.o.Retention, Replicas: b.replicas(), Duplicates: 2 * time.Minute, AllowAtomicPublish: b.synced(),
+		MaxAge: b.o.Retention, Replicas: b.replicas(), Duplicates: rememberIDs, AllowAtomicPublish: b.synced(),
 		Description: "Pabal: a subject for each topic and each queue",
 	})
 	if err != nil {
