@@ -94,18 +94,12 @@ func atomicVillage(t *testing.T, change func(*jetstream.StreamConfig)) (*pabalna
 	url := startServer(t)
 	b := openVillage(t, url, &pabalnats.Options{Logger: quiet()})
 	js := asOperator(t, url)
-	s, err := js.Stream(t.Context(), "pabal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := s.CachedInfo().Config
-	config.AllowAtomicPublish = true
-	if change != nil {
-		change(&config)
-	}
-	if _, err := js.UpdateStream(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
+	changeStream(t, js, func(c *jetstream.StreamConfig) {
+		c.AllowAtomicPublish = true
+		if change != nil {
+			change(c)
+		}
+	})
 	if err := b.Check(t.Context(), village, true); err != nil {
 		t.Fatal(err)
 	}

@@ -7,26 +7,32 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalnats"
 )
 
-// A stream that is full takes messages again once a queue has drained; until then they are Again, and the error says why.
-func TestFullStreamIsAgainUntilThereIsRoom(t *testing.T) {
-	url := startServer(t)
-	b := openVillage(t, url, &pabalnats.Options{Logger: quiet()})
-	js := asOperator(t, url)
+// changeStream changes the stream's configuration, as an operator may.
+func changeStream(t *testing.T, js jetstream.JetStream, change func(*jetstream.StreamConfig)) {
+	t.Helper()
 	s, err := js.Stream(t.Context(), "pabal")
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := s.CachedInfo().Config
-	config.MaxMsgs = 5
+	change(&config)
 	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A stream that is full takes messages again once a queue has drained; until then they are Again, and the error says why.
+func TestFullStreamIsAgainUntilThereIsRoom(t *testing.T) {
+	url := startServer(t)
+	b := openVillage(t, url, &pabalnats.Options{Logger: quiet()})
+	changeStream(t, asOperator(t, url), func(c *jetstream.StreamConfig) { c.MaxMsgs = 5 })
 	publish(t, b, 5)
 	if v := publishOne(t, b); v.Kind != driver.Again || v.Err == nil || !strings.Contains(v.Err.Error(), "the stream has no room") {
 		t.Errorf("published to a full stream: %v", v)
@@ -76,16 +82,7 @@ func TestTooLargeIsNever(t *testing.T) {
 	if v := large(60000, 1000); v.Kind != driver.Accepted {
 		t.Errorf("what fits: %v", v)
 	}
-	js := asOperator(t, server.URL)
-	s, err := js.Stream(t.Context(), "pabal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := s.CachedInfo().Config
-	config.MaxMsgSize = 1000
-	if _, err := js.UpdateStream(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
+	changeStream(t, asOperator(t, server.URL), func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 })
 	if v := large(2000, 1); v.Kind != driver.Never || v.Err == nil || !strings.Contains(v.Err.Error(), "the stream's max_msg_size") {
 		t.Errorf("larger than the stream takes: %v", v)
 	}

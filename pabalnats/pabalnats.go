@@ -56,8 +56,8 @@ const (
 	prefetch    = 512              // messages of a queue that lie here, received and not asked for yet
 	inFlight    = 8192             // messages of a queue that are not acknowledged
 
-	// For how long the server knows a message that is sent once more, in memory: 230 bytes each. An event is published again under an
-	// id of its own, so that a copy of the same id comes from the connection, within the time of a publish.
+	// For how long the server knows a message that is sent once more, in memory: 230 bytes each. An event is published again under an id of
+	// its own, so that a copy of the same id comes within one call of Publish, from a batch that was stored although it was refused.
 	rememberIDs = 30 * time.Second
 )
 

@@ -92,15 +92,7 @@ func deleteBucket(t *testing.T, url string) {
 func TestInstallationsShareNothing(t *testing.T) {
 	url := startServer(t)
 	open := func(stream string) *pabalnats.Broker {
-		b, err := pabalnats.Connect(t.Context(), url, &pabalnats.Options{Logger: quiet(), Stream: stream})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = b.Close() })
-		if err := b.Check(t.Context(), village, true); err != nil {
-			t.Fatal(err)
-		}
-		return b
+		return openVillage(t, url, &pabalnats.Options{Logger: quiet(), Stream: stream})
 	}
 	one, other := open("one"), open("other")
 	publish(t, other, 3)
