@@ -56,7 +56,7 @@ func age(t testing.TB, pool *pgxpool.Pool, days int, events ...driver.Event) {
 		for _, text := range []string{
 			`update pabal_event set recorded_at = $2 where id = $1`, `update pabal_pending set recorded_at = $2 where id = $1`,
 			`update pabal_published set recorded_at = $2 where id = $1`,
-			`update pabal_counter set last_at = $2 where last_id = $1`,
+			`update pabal_counter set last_at = $2, last_day = $2::timestamptz where last_id = $1`,
 		} {
 			must(pool.Exec(t.Context(), text, e.ID, e.RecordedAt))(t)
 		}

@@ -37,8 +37,8 @@ const (
 		with ordinality as k (source, topic, key, job, n)`
 	// A row that is there already is locked, and not written: its condition is never true (PostgreSQL manual, INSERT: "all rows will
 	// be locked").
-	sqlLockCursors = `insert into {p}cursor as c (consumer, source, topic, key, job, moved_at)
-		select $1::text, k.source, k.topic, k.key, k.job, clock_timestamp() from ` + keyInput + ` order by k.n
+	sqlLockCursors = `insert into {p}cursor as c (consumer, source, topic, key, job, moved_at, last_day)
+		select $1::text, k.source, k.topic, k.key, k.job, clock_timestamp(), (clock_timestamp() at time zone 'UTC')::date from ` + keyInput + ` order by k.n
 		on conflict (consumer, source, topic, key, job) do update set moved_at = c.moved_at where false`
 	keyCursors = keyInput + ` cross join lateral (select * from {p}cursor c
 			where c.consumer = $1::text and c.source = k.source and c.topic = k.topic and c.key = k.key and c.job = k.job offset 0) c`

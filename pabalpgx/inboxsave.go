@@ -27,14 +27,16 @@ const (
 	sqlDeleteRows = `delete from {p}inbox i using unnest($2::text[]::uuid[], $3::text[], $4::text[]::uuid[]) as v (id, source, job)
 		where i.consumer = $1::text and i.id = v.id and i.source = v.source and i.job = v.job`
 	sqlSaveCursors = `insert into {p}cursor (consumer, source, topic, key, job, begun, began, last_id, last_position, last_at,
-			over_id, over_position, over_at, moved_at)
-		select $1::text, v.*, clock_timestamp() from unnest((select $2::text[]), (select $3::text[]), (select $4::text[]),
-			(select $5::text[]::uuid[]), (select $6::boolean[]), (select $7::bigint[]), (select $8::text[]::uuid[]), (select $9::bigint[]),
-			(select $10::timestamptz[]), (select $11::text[]::uuid[]), (select $12::bigint[]), (select $13::timestamptz[])) as v
+			over_id, over_position, over_at, moved_at, last_day)
+		select $1::text, v.*, clock_timestamp(), (coalesce(v.last_at, clock_timestamp()) at time zone 'UTC')::date
+		from unnest((select $2::text[]), (select $3::text[]), (select $4::text[]), (select $5::text[]::uuid[]), (select $6::boolean[]),
+			(select $7::bigint[]), (select $8::text[]::uuid[]), (select $9::bigint[]), (select $10::timestamptz[]),
+			(select $11::text[]::uuid[]), (select $12::bigint[]), (select $13::timestamptz[]))
+			as v (source, topic, key, job, begun, began, last_id, last_position, last_at, over_id, over_position, over_at)
 		on conflict (consumer, source, topic, key, job) do update set begun = excluded.begun, began = excluded.began,
 			last_id = excluded.last_id, last_position = excluded.last_position, last_at = excluded.last_at,
 			over_id = excluded.over_id, over_position = excluded.over_position, over_at = excluded.over_at,
-			moved_at = excluded.moved_at`
+			moved_at = excluded.moved_at, last_day = excluded.last_day`
 
 	sqlDue = theClock + `select (select now from clock), ` + rowColumns + ` from {p}inbox i
 		where i.consumer = $1::text and i.state <> 0 and i.next_at <= (select now from clock)

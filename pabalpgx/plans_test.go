@@ -166,8 +166,8 @@ func TestPlacingReadsNoOtherRows(t *testing.T) {
 		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type)
 			select 'settlement', 'order', gen_random_uuid(), '00000000-0000-0000-0000-000000000000', now(), now(), now(), n, 0, 'paid', 'A' || n, 'paid'
 			from generate_series(1, 10000) n`,
-		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at)
-			select consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at from pabal_inbox`,
+		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at, last_day)
+			select consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at, recorded_at from pabal_inbox`,
 	} {
 		if _, err := pool.Exec(t.Context(), text); err != nil {
 			t.Fatalf("%v in\n%s", err, text)
@@ -311,13 +311,13 @@ func filled(t *testing.T) (*pgxpool.Pool, *base) {
 		`insert into pabal_published (recorded_at, id, published_at) select recorded_at, id, clock_timestamp() from pabal_event
 			where id not in (select id from pabal_pending)`,
 		`insert into pabal_topic (name) select distinct topic from pabal_event`,
-		`insert into pabal_counter (topic, key, generation, step, position, last_id, last_at)
-			select distinct on (topic, key) topic, key, 0, 1, position, id, recorded_at from pabal_event`,
+		`insert into pabal_counter (topic, key, generation, step, position, last_id, last_at, last_day)
+			select distinct on (topic, key) topic, key, 0, 1, position, id, recorded_at, recorded_at from pabal_event`,
 		`insert into pabal_inbox (consumer, source, id, job, recorded_at, sent_at, received_at, position, state, topic, key, type, next_at)
 			select 'c-' || position % 3, 'order', id, '00000000-0000-0000-0000-000000000000', recorded_at, recorded_at, recorded_at, position,
 				case when position % 10000 = 0 then 1 else 0 end, topic, key, type, case when position % 10000 = 0 then recorded_at end from pabal_event`,
-		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at)
-			select distinct on (consumer, topic, key) consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at from pabal_inbox`,
+		`insert into pabal_cursor (consumer, source, topic, key, job, begun, last_position, last_id, last_at, moved_at, last_day)
+			select distinct on (consumer, topic, key) consumer, source, topic, key, job, true, position, id, recorded_at, recorded_at, recorded_at from pabal_inbox`,
 	} {
 		if _, err := pool.Exec(t.Context(), text); err != nil {
 			t.Fatalf("%v in\n%s", err, text)

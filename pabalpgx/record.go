@@ -29,7 +29,8 @@ const (
 					else greatest(excluded.position, c.position + 1 + excluded.step) end,
 				generation = greatest(c.generation, excluded.generation), step = excluded.step,
 				prev_id = c.last_id, prev_position = c.position, prev_at = c.last_at,
-				last_id = excluded.last_id, last_at = clock_timestamp()`
+				last_id = excluded.last_id, last_at = clock_timestamp(), last_day = excluded.last_day`
+	clockDay      = `(clock.now at time zone 'UTC')::date`
 	firstPosition = `greatest(floor(extract(epoch from clock.now) * 1000)::bigint, coalesce(t.position_floor, 0) + 1)`
 
 	// Nearly every transaction records one event. That costs the database half of what the statements for many do, whose
@@ -47,8 +48,8 @@ const (
 		returning id, recorded_at, 0::bigint, null::uuid, null::bigint, null::timestamptz`
 
 	sqlRecordOne = `with moved as (
-			insert into {p}counter as c (topic, key, generation, step, position, last_id, last_at)
-			select $2::text, $4::text, m.generation, 1, ` + firstPosition + `, $1::text::uuid, clock.now
+			insert into {p}counter as c (topic, key, generation, step, position, last_id, last_at, last_day)
+			select $2::text, $4::text, m.generation, 1, ` + firstPosition + `, $1::text::uuid, clock.now, ` + clockDay + `
 			from (select clock_timestamp() as now offset 0) clock cross join {p}meta m left join {p}topic t on t.name = $2::text
 			` + moveCounter + `
 			returning c.last_at, c.position, c.prev_id, c.prev_position, c.prev_at
@@ -81,8 +82,8 @@ const (
 			from ` + eventInput + `
 			window key_order as (partition by e.topic, e.key order by e.n)
 		), moved as (
-			insert into {p}counter as c (topic, key, generation, step, position, last_id, last_at)
-			select i.topic, i.key, m.generation, i.rank, ` + firstPosition + ` + i.rank - 1, i.id, clock.now
+			insert into {p}counter as c (topic, key, generation, step, position, last_id, last_at, last_day)
+			select i.topic, i.key, m.generation, i.rank, ` + firstPosition + ` + i.rank - 1, i.id, clock.now, ` + clockDay + `
 			from input i cross join clock cross join {p}meta m left join {p}topic t on t.name = i.topic
 			where i.key <> '' and i.last
 			order by i.topic collate "C", i.key collate "C"

@@ -102,8 +102,8 @@ create table {p}topic (
     position_floor bigint  not null default 0
 ) with (fillfactor = 50);
 
--- step is how many events the last recording added, prev_* the event before them. No index has a column that every event
--- changes, so that moving a counter touches the row's own page only (HOT).
+-- step is how many events the last recording added, prev_* the event before them. last_day is no later than last_at's, in UTC. No
+-- index has a column that every event changes, so that moving a counter touches the row's own page only (HOT).
 create table {p}counter (
     topic         text        collate "C" not null,
     key           text        collate "C" not null,
@@ -115,7 +115,7 @@ create table {p}counter (
     prev_id       uuid,
     prev_position bigint,
     prev_at       timestamptz,
-    last_day      date        not null generated always as ((last_at at time zone 'UTC')::date) stored,
+    last_day      date        not null,
     primary key (topic, key)
 ) with (fillfactor = 70, vacuum_truncate = false);
 create index {p}counter_day on {p}counter (last_day);
@@ -162,6 +162,8 @@ create index {p}inbox_due on {p}inbox (consumer, next_at) where next_at is not n
 create index {p}inbox_waiting on {p}inbox (consumer, source, topic, key, job, position, id) where state <> 0;
 create index {p}inbox_age on {p}inbox (consumer, recorded_at) where state = 0;
 
+-- last_day is the day of last_at in UTC, or of the cursor's insert. A page has room for the second version of each row that is inserted
+-- into it, which comes in the same transaction and is longer.
 create table {p}cursor (
     consumer      text        collate "C" not null,
     source        text        collate "C" not null,
@@ -177,9 +179,9 @@ create table {p}cursor (
     over_at       timestamptz,
     over_id       uuid,
     moved_at      timestamptz not null,
-    last_day      date        generated always as ((last_at at time zone 'UTC')::date) stored,
+    last_day      date        not null,
     primary key (consumer, source, topic, key, job)
-) with (fillfactor = 70, vacuum_truncate = false);
+) with (fillfactor = 40, vacuum_truncate = false);
 create index {p}cursor_day on {p}cursor (consumer, last_day);
 create index {p}cursor_over on {p}cursor (consumer, source, topic, key, job) where over_id is not null;
 
@@ -231,16 +233,17 @@ begin
     event_id := encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
         placing substring(int8send(floor(extract(epoch from now) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid;
     if coalesce($3, '') <> '' then
-        insert into {p}counter as c (topic, key, generation, step, position, last_id, last_at)
+        insert into {p}counter as c (topic, key, generation, step, position, last_id, last_at, last_day)
         select $1, $3, m.generation, 1,
-               greatest(floor(extract(epoch from now) * 1000)::bigint, coalesce(t.position_floor, 0) + 1), event_id, now
+               greatest(floor(extract(epoch from now) * 1000)::bigint, coalesce(t.position_floor, 0) + 1), event_id, now,
+               (now at time zone 'UTC')::date
         from {p}meta m left join {p}topic t on t.name = $1
         on conflict (topic, key) do update set
             position = case when c.generation >= excluded.generation then c.position + 1
                             else greatest(excluded.position, c.position + 2) end,
             generation = greatest(c.generation, excluded.generation), step = 1,
             prev_id = c.last_id, prev_position = c.position, prev_at = c.last_at,
-            last_id = excluded.last_id, last_at = clock_timestamp()
+            last_id = excluded.last_id, last_at = clock_timestamp(), last_day = excluded.last_day
         returning c.* into before;
         place := before.position;
         at := before.last_at;
