@@ -20,8 +20,9 @@ type contender struct {
 var byHand = []contender{
 	{name: "the seed by hand", open: openSeed},
 	{name: "SKIP LOCKED poller", open: openPoller},
-	{name: "hand-tuned", open: func(ctx context.Context, t *site) (*line, error) { return openTuned(ctx, t, false) }},
-	{name: "hand-tuned, inbox rows", open: func(ctx context.Context, t *site) (*line, error) { return openTuned(ctx, t, true) }},
+	{name: "hand-tuned", open: tuned{}.open},
+	{name: "hand-tuned, inbox rows", open: tuned{inbox: true}.open},
+	{name: "hand-tuned, Pabal's rows", open: sameRows{}.open},
 }
 
 const sweepEvery = 5 * time.Minute
@@ -163,28 +164,45 @@ type committed struct {
 	payload []byte
 }
 
-// openTuned is a pipeline as quick as one gets it by hand: what was committed is published from memory in batches, handled in
+// tuned is a pipeline as quick as one gets it by hand: what was committed is published from memory in batches, handled in
 // batches, and confirmed in batches. What Pabal guarantees beside that it does not: an event that is in memory when
 // the process ends is lost, nothing is ordered, nobody looks after the table, nothing bounds an outage.
-func openTuned(ctx context.Context, t *site, inbox bool) (*line, error) {
+type tuned struct {
+	inbox  bool // a row before each effect
+	copies int  // of each process; 0: one
+}
+
+func (c tuned) open(ctx context.Context, t *site) (*line, error) {
 	o, err := t.newOutbox(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w, ctx := newWorks(ctx)
-	if err := t.effectsInBatches(ctx, w, inbox); err != nil {
-		return nil, err
-	}
-	err = t.subscribe(ctx, w, "record", 1, handBatch, func(batch []jetstream.Msg) error {
-		ids, err := idsOf(batch)
-		if err == nil {
-			err = o.mark(ctx, ids)
+	var enqueue []func(uuid.UUID, []byte) error
+	for range max(c.copies, 1) {
+		if err := t.effectsInBatches(ctx, w, c.inbox); err != nil {
+			return nil, err
 		}
-		return err
-	})
-	if err != nil {
-		return nil, err
+		err = t.subscribe(ctx, w, "record", 1, handBatch, func(batch []jetstream.Msg) error {
+			ids, err := idsOf(batch)
+			if err == nil {
+				err = o.mark(ctx, ids)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		enqueue = append(enqueue, t.sendBehind(ctx, w))
 	}
+	return &line{
+		write: func(ctx context.Context, n int) error { return o.write(ctx, n, enqueue[n%len(enqueue)]) },
+		owed:  o.owed, check: o.settled, stop: w.stop,
+	}, nil
+}
+
+// sendBehind starts what publishes in batches, and answers what puts an event into its queue.
+func (t *site) sendBehind(ctx context.Context, w *works) func(id uuid.UUID, payload []byte) error {
 	queue := make(chan committed, 10_000)
 	for range 2 {
 		w.run(ctx, func() error {
@@ -193,11 +211,11 @@ func openTuned(ctx context.Context, t *site, inbox bool) (*line, error) {
 				for i, c := range batch {
 					ids[i], payloads[i] = c.id, c.payload
 				}
-				return o.send(ctx, ids, payloads)
+				return t.send(ctx, ids, payloads)
 			})
 		})
 	}
-	enqueue := func(id uuid.UUID, payload []byte) error {
+	return func(id uuid.UUID, payload []byte) error {
 		select {
 		case queue <- committed{id, payload}:
 			return nil
@@ -205,8 +223,4 @@ func openTuned(ctx context.Context, t *site, inbox bool) (*line, error) {
 			return ctx.Err()
 		}
 	}
-	return &line{
-		write: func(ctx context.Context, n int) error { return o.write(ctx, n, enqueue) },
-		owed:  o.owed, check: o.settled, stop: w.stop,
-	}, nil
 }

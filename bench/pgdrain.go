@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,7 +23,7 @@ const (
 
 // drains compares how long it takes to publish what lies unpublished in the table with publishing as much from memory.
 func (s *stand) drains(ctx context.Context, b *bench) ([]row, error) {
-	var raw, poller, sent, settled, toRaw, toPoller []float64
+	var raw, poller, hand, sent, settled, toRaw, toPoller, toHand []float64
 	for range b.rounds {
 		r, err := s.drainRaw(ctx, b.backlog)
 		if err != nil {
@@ -32,21 +33,27 @@ func (s *stand) drains(ctx context.Context, b *bench) ([]row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("poller: %w", err)
 		}
+		h, err := s.drainSameRows(ctx, b.backlog)
+		if err != nil {
+			return nil, fmt.Errorf("poller with Pabal's rows: %w", err)
+		}
 		accepted, confirmed, err := s.drainPabal(ctx, b.backlog)
 		if err != nil {
 			return nil, fmt.Errorf("pabal: %w", err)
 		}
-		raw, poller, sent, settled = append(raw, r), append(poller, p), append(sent, accepted), append(settled, confirmed)
-		toRaw, toPoller = append(toRaw, accepted/r), append(toPoller, accepted/p)
+		raw, poller, hand, sent, settled = append(raw, r), append(poller, p), append(hand, h), append(sent, accepted), append(settled, confirmed)
+		toRaw, toPoller, toHand = append(toRaw, accepted/r), append(toPoller, accepted/p), append(toHand, confirmed/h)
 	}
 	what := fmt.Sprintf("draining %d unpublished events: ", b.backlog)
 	return []row{
 		{what + "as many from memory, published asynchronously", spread(raw, "%.0f") + " events/s", ""},
 		{what + "SKIP LOCKED poller, published and marked", spread(poller, "%.0f") + " events/s", ""},
+		{what + "SKIP LOCKED poller that claims Pabal's rows and confirms what comes back", spread(hand, "%.0f") + " events/s", ""},
 		{what + "Pabal, accepted by the broker", spread(sent, "%.0f") + " events/s", ""},
 		{what + "Pabal, confirmed", spread(settled, "%.0f") + " events/s", ""},
 		{"ratio of Pabal, accepted, to publishing from memory", spread(toRaw, "%.2f"), "≥ 0.40"},
 		{"ratio of Pabal, accepted, to the poller", spread(toPoller, "%.2f"), ""},
+		{"ratio of Pabal, confirmed, to the poller that does the same", spread(toHand, "%.2f"), ""},
 	}, nil
 }
 
@@ -166,5 +173,58 @@ func (s *stand) drainPabal(ctx context.Context, events int) (accepted, confirmed
 	if err := p.works.stop(); err != nil {
 		return 0, 0, err
 	}
-	return accepted, confirmed, p.settled(ctx, events)
+	return accepted, confirmed, t.sameSettled(ctx, events)
+}
+
+// Claimed and committed before anything is sent, as by whoever means to know, after a crash, what may have been sent.
+const claimSame = `with due as (
+		select id from pabal_pending where topic = 'order-pay-done' and due_at <= clock_timestamp() order by due_at limit $1 for update skip locked
+	), claimed as (
+		update pabal_pending p set due_at = clock_timestamp() + interval '30 s', sent_at = clock_timestamp(), claims = p.claims + 1
+		from due where p.id = due.id returning p.id, p.recorded_at
+	)
+	select e.id, e.payload from claimed c join pabal_event e on e.recorded_at = c.recorded_at and e.id = c.id`
+
+// drainSameRows is a poller that leaves behind what Pabal does: it answers how many a second came back.
+func (s *stand) drainSameRows(ctx context.Context, events int) (rate float64, err error) {
+	t, err := s.alone(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	defer t.close()
+	o, err := t.sameTables(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.fill(ctx, events, fillEvents, fillPending); err != nil {
+		return 0, err
+	}
+	o.left.Store(int64(events))
+	began := time.Now()
+	w, running := newWorks(ctx)
+	if err := o.confirmSame(running, w); err != nil {
+		return 0, errors.Join(err, w.stop())
+	}
+	enqueue := t.sendBehind(running, w)
+	for claimed := 0; claimed < events; {
+		rows, err := t.order.Query(ctx, claimSame, handBatch)
+		if err != nil {
+			return 0, errors.Join(err, w.stop())
+		}
+		ids, payloads, err := collectEvents(rows)
+		if err != nil {
+			return 0, errors.Join(err, w.stop())
+		}
+		for i, id := range ids {
+			if err := enqueue(id, payloads[i]); err != nil {
+				return 0, errors.Join(err, w.stop())
+			}
+		}
+		claimed += len(ids)
+	}
+	for o.owed() > 0 && ctx.Err() == nil {
+		time.Sleep(2 * time.Millisecond)
+	}
+	rate = float64(events) / time.Since(began).Seconds()
+	return rate, errors.Join(ctx.Err(), w.stop(), t.sameSettled(ctx, events))
 }

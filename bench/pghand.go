@@ -196,7 +196,7 @@ func (t *site) effectsOneByOne(ctx context.Context, w *works) error {
 }
 
 const (
-	createInbox   = `create table inbox (id uuid primary key, at timestamptz not null default clock_timestamp())`
+	createInbox   = `create table if not exists inbox (id uuid primary key, at timestamptz not null default clock_timestamp())`
 	insertEffects = `insert into effect select unnest($1::bigint[])`
 	insertInbox   = `with fresh as (insert into inbox (id) select unnest($1::uuid[]) on conflict do nothing returning id)
 		insert into effect select e.no from fresh join unnest($1::uuid[], $2::bigint[]) as e (id, no) on e.id = fresh.id`

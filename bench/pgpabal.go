@@ -15,10 +15,12 @@ import (
 
 var (
 	loosePaid = pabal.Define[bill]("order-pay-done")
-	keyedPaid = pabal.Define("order-pay-done", pabal.Key(func(b bill) string { return fmt.Sprint("A", b.No%orderKeys) }))
+	keyedPaid = pabal.Define("order-pay-done", pabal.Key(func(b bill) string { return keyOf(b.No) }))
 )
 
 const orderKeys = 10_000
+
+func keyOf(no int64) string { return fmt.Sprint("A", no%orderKeys) }
 
 // pabalLine says how Pabal runs.
 type pabalLine struct {
@@ -74,7 +76,7 @@ func (p pabalLine) open(ctx context.Context, t *site) (*line, error) {
 	if p.inTx {
 		write = s.inTx
 	}
-	return &line{write: write, owed: s.owed, check: s.settled, stop: s.works.stop, repeated: s.repeated}, nil
+	return &line{write: write, owed: s.owed, check: s.sameSettled, stop: s.works.stop, repeated: s.repeated}, nil
 }
 
 func (p pabalLine) start(ctx context.Context, t *site) (*pabalSite, error) {
@@ -162,11 +164,3 @@ func (s *pabalSite) inTx(ctx context.Context, n int) error {
 
 // repeated is how many events were published more than once.
 func (s *pabalSite) repeated() int { return int(s.seen.accepted.Load() - s.seen.recorded.Load()) }
-
-// settled checks the books: all is confirmed.
-func (s *pabalSite) settled(ctx context.Context, events int) error {
-	if err := s.holds(ctx, events, `select count(*) from pabal_published`); err != nil {
-		return err
-	}
-	return s.holds(ctx, 0, `select count(*) from pabal_pending`)
-}

@@ -104,6 +104,8 @@ func fullRateTargets(all, counted results) (rows []row) {
 		{"Pabal, Record", "SKIP LOCKED poller", ""},
 		{"Pabal, Record", "hand-tuned", "≥ 0.85"}, {"Pabal, Record", "hand-tuned, inbox rows", ""},
 		{"Pabal, InTx", "hand-tuned", "≥ 1.0"}, {"Pabal, InTx", "hand-tuned, inbox rows", ""},
+		{"hand-tuned, Pabal's rows", "hand-tuned", ""}, {"Pabal, Record", "hand-tuned, Pabal's rows", ""},
+		{"Pabal, InTx", "hand-tuned, Pabal's rows", ""},
 	} {
 		rows = append(rows, row{"ratio of " + r.name + " to " + r.other, spread(all.ratio(r.name, r.other), "%.2f"), r.target})
 	}

@@ -18,17 +18,21 @@ func (s *stand) variants(ctx context.Context, b *bench) (rows []row, err error) 
 	plain := pabals[0]
 	keyed := contender{name: "ordered", watched: true, open: pabalLine{keyed: true}.open}
 	many := contender{name: "four of each", watched: true, open: pabalLine{relays: 3, copies: 4}.open}
-	all, err := s.rounds(ctx, b, pgLoad{each: b.each}, plain, keyed, many)
+	hand, manyHands := contender{name: "by hand", open: tuned{}.open}, contender{name: "by hand, four of each", open: tuned{copies: 4}.open}
+	sameLoose, sameKeyed := contender{name: "Pabal's rows by hand", open: sameRows{}.open}, contender{name: "by hand, ordered", open: sameRows{keyed: true}.open}
+	all, err := s.rounds(ctx, b, pgLoad{each: b.each}, plain, keyed, many, hand, manyHands, sameLoose, sameKeyed)
 	if err != nil {
 		return nil, err
 	}
 	return []row{
 		{fmt.Sprintf("%s, Record with %d keys", whatPipeline, orderKeys), spread(all.each(keyed.name, pgResult.rate), "%.0f") + " events/s", ""},
 		{"ratio to without keys", spread(all.ratio(keyed.name, plain.name), "%.2f"), "≥ 0.75"},
+		{"the same ratio of the hand-tuned pipeline with Pabal's rows", spread(all.ratio(sameKeyed.name, sameLoose.name), "%.2f"), ""},
 		{whatPipeline + ", four relays and four of each consumer, in one process", fmt.Sprintf("%s events/s, %.0f published again",
 			spread(all.each(many.name, pgResult.rate), "%.0f"),
 			median(all.each(many.name, func(r pgResult) float64 { return float64(r.repeated) }))), "0 published again"},
 		{"ratio to one of each", spread(all.ratio(many.name, plain.name), "%.2f"), "≥ 1.0"},
+		{"the same ratio of the hand-tuned pipeline", spread(all.ratio(manyHands.name, hand.name), "%.2f"), ""},
 	}, nil
 }
 
@@ -267,7 +271,7 @@ func (s *stand) outage(ctx context.Context, b *bench) ([]row, error) {
 	if err := o.run(ctx, phases, total); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(p.works.stop(), t.exact(ctx, total+1), p.settled(ctx, total+1)); err != nil {
+	if err := errors.Join(p.works.stop(), t.exact(ctx, total+1), p.sameSettled(ctx, total+1)); err != nil {
 		return nil, err
 	}
 	return o.rows("broker killed and", phases, &p.seen, 30), nil
