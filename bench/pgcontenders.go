@@ -38,7 +38,7 @@ func openSeed(ctx context.Context, t *site) (*line, error) {
 	if err := t.effectsOneByOne(ctx, w); err != nil {
 		return nil, err
 	}
-	err = t.subscribe(ctx, w, "record", handWorkers, 1, func(batch []jetstream.Msg) error {
+	err = t.subscribe(ctx, w, "record", handWorkers, 1, func(ctx context.Context, batch []jetstream.Msg) error {
 		ids, err := idsOf(batch)
 		if err == nil {
 			err = o.mark(ctx, ids)
@@ -183,7 +183,7 @@ func (c tuned) open(ctx context.Context, t *site) (*line, error) {
 		if err := t.effectsInBatches(ctx, w, c.inbox); err != nil {
 			return nil, err
 		}
-		err = t.subscribe(ctx, w, "record", 1, handBatch, func(batch []jetstream.Msg) error {
+		err = t.subscribe(ctx, w, "record", 1, handBatch, func(ctx context.Context, batch []jetstream.Msg) error {
 			ids, err := idsOf(batch)
 			if err == nil {
 				err = o.mark(ctx, ids)

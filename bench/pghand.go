@@ -104,8 +104,10 @@ func (t *site) queueOf(ctx context.Context, name string) (jetstream.Consumer, er
 func (t *site) subject() string { return t.name + ".order-pay-done" }
 
 // subscribe has take handle what a queue brings, up to most messages at a time; they are acknowledged when it returns.
-// Batches form while the one before is handled; under load, when several come at a time, they are given time to.
-func (t *site) subscribe(ctx context.Context, w *works, name string, workers, most int, take func([]jetstream.Msg) error) error {
+// Batches form while the one before is handled; under load, when several come at a time, they are given time to. A batch that has
+// begun when ctx ends is handled to its end.
+func (t *site) subscribe(ctx context.Context, w *works, name string, workers, most int,
+	take func(context.Context, []jetstream.Msg) error) error {
 	queue, err := t.queueOf(ctx, name)
 	if err != nil {
 		return err
@@ -124,7 +126,7 @@ func (t *site) subscribe(ctx context.Context, w *works, name string, workers, mo
 	for range workers {
 		w.run(ctx, func() error {
 			return gather(ctx, messages, most, func(batch []jetstream.Msg) error {
-				if err := take(batch); err != nil {
+				if err := take(context.WithoutCancel(ctx), batch); err != nil {
 					return err
 				}
 				for _, m := range batch {
@@ -181,7 +183,7 @@ const insertEffect = `insert into effect values ($1)`
 // effectsOneByOne handles each message in a transaction of its own, several at a time.
 func (t *site) effectsOneByOne(ctx context.Context, w *works) error {
 	for i, pool := range t.service {
-		err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), handWorkers, 1, func(batch []jetstream.Msg) error {
+		err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), handWorkers, 1, func(ctx context.Context, batch []jetstream.Msg) error {
 			no, err := t.noOf(i, batch[0])
 			if err == nil {
 				_, err = pool.Exec(ctx, insertEffect, no)
@@ -211,7 +213,7 @@ func (t *site) effectsInBatches(ctx context.Context, w *works, inbox bool) error
 				return err
 			}
 		}
-		err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), 1, handBatch, func(batch []jetstream.Msg) error {
+		err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), 1, handBatch, func(ctx context.Context, batch []jetstream.Msg) error {
 			ids, nos := make([]uuid.UUID, len(batch)), make([]int64, len(batch))
 			for k, m := range batch {
 				var err error

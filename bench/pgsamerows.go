@@ -70,7 +70,7 @@ func (c sameRows) open(ctx context.Context, t *site) (*line, error) {
 	}
 	w, ctx := newWorks(ctx)
 	for i := range t.service {
-		if err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), 1, handBatch, func(batch []jetstream.Msg) error {
+		if err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), 1, handBatch, func(ctx context.Context, batch []jetstream.Msg) error {
 			return c.handle(ctx, t, i, batch)
 		}); err != nil {
 			return nil, err
@@ -175,7 +175,7 @@ func (t *site) sameTables(ctx context.Context) (*outbox, error) {
 
 // confirmSame notes what comes back.
 func (o *outbox) confirmSame(ctx context.Context, w *works) error {
-	return o.subscribe(ctx, w, "record", 1, handBatch, func(batch []jetstream.Msg) error {
+	return o.subscribe(ctx, w, "record", 1, handBatch, func(ctx context.Context, batch []jetstream.Msg) error {
 		ids, err := idsOf(batch)
 		if err != nil {
 			return err
