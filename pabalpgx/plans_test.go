@@ -327,7 +327,7 @@ func filled(t *testing.T) (*pgxpool.Pool, *base) {
 }
 
 // migrated is a database with empty tables.
-func migrated(t *testing.T) (*pgxpool.Pool, *base) {
+func migrated(t testing.TB) (*pgxpool.Pool, *base) {
 	t.Helper()
 	ctx := t.Context()
 	server := servers.SharedPostgres()
