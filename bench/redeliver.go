@@ -22,10 +22,11 @@ const (
 // redeliverRates are events a second: Redelivery.Rate's default, and one that is in a hurry.
 var redeliverRates = []int{100, 250}
 
-// fillConfirmed makes events that were confirmed a while ago; their numbers are those of no order.
+// fillConfirmed makes events that were confirmed a while ago; their numbers are those of no order. Their ids begin with the time, as
+// those of Record do: a consumer's index of them grows at its end.
 const fillConfirmed = `with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
 	insert into pabal_event (id, topic, type, key, content_type, version, payload, traceparent, recorded_at, position, published_at)
-	select randomblob(16), 'order-pay-done', 'order-pay-done', 'B' || i, 'application/json', '', cast(? as blob), '', ? + i, ? + i, ? + i from n`
+	select unhex(printf('%012x7%03x8%015x', (? + i) / 1000, i % 4096, i)), 'order-pay-done', 'order-pay-done', 'B' || i, 'application/json', '', cast(? as blob), '', ? + i, ? + i, ? + i from n`
 
 // redeliverRows has a redelivery send many events to a service beside live traffic.
 func redeliverRows(ctx context.Context, b *bench) (rows []row, err error) {
@@ -52,7 +53,7 @@ func redeliverAt(ctx context.Context, b *bench, rate int) (rows []row, err error
 	defer func() { err = errors.Join(err, s.stop()) }()
 	hour := time.Now().Add(-time.Hour).UnixMicro()
 	old := payloadOf(1 << 40)
-	if _, err := s.db.ExecContext(ctx, fillConfirmed, b.backlog, old, hour, hour/1000, hour); err != nil {
+	if _, err := s.db.ExecContext(ctx, fillConfirmed, b.backlog, hour, old, hour, hour/1000, hour); err != nil {
 		return nil, fmt.Errorf("fill: %w", err)
 	}
 	if err := s.write(ctx, live); err != nil { // topics and statements
