@@ -38,14 +38,7 @@ func openSeed(ctx context.Context, t *site) (*line, error) {
 	if err := t.effectsOneByOne(ctx, w); err != nil {
 		return nil, err
 	}
-	err = t.subscribe(ctx, w, "record", handWorkers, 1, func(ctx context.Context, batch []jetstream.Msg) error {
-		ids, err := idsOf(batch)
-		if err == nil {
-			err = o.mark(ctx, ids)
-		}
-		return err
-	})
-	if err != nil {
+	if err := o.confirm(ctx, w, handWorkers, 1, o.mark); err != nil {
 		return nil, err
 	}
 	w.run(ctx, func() error {
@@ -183,14 +176,7 @@ func (c tuned) open(ctx context.Context, t *site) (*line, error) {
 		if err := t.effectsInBatches(ctx, w, c.inbox); err != nil {
 			return nil, err
 		}
-		err = t.subscribe(ctx, w, "record", 1, handBatch, func(ctx context.Context, batch []jetstream.Msg) error {
-			ids, err := idsOf(batch)
-			if err == nil {
-				err = o.mark(ctx, ids)
-			}
-			return err
-		})
-		if err != nil {
+		if err := o.confirm(ctx, w, 1, handBatch, o.mark); err != nil {
 			return nil, err
 		}
 		enqueue = append(enqueue, t.sendBehind(ctx, w))

@@ -202,29 +202,28 @@ func (s *stand) drainSameRows(ctx context.Context, events int) (rate float64, er
 	o.left.Store(int64(events))
 	began := time.Now()
 	w, running := newWorks(ctx)
-	if err := o.confirmSame(running, w); err != nil {
-		return 0, errors.Join(err, w.stop())
+	defer func() { err = errors.Join(err, w.stop()) }()
+	if err := o.confirm(running, w, 1, handBatch, o.markSame); err != nil {
+		return 0, err
 	}
 	enqueue := t.sendBehind(running, w)
-	for claimed := 0; claimed < events; {
+	for o.owed() > 0 {
 		rows, err := t.order.Query(ctx, claimSame, handBatch)
 		if err != nil {
-			return 0, errors.Join(err, w.stop())
+			return 0, err
 		}
 		ids, payloads, err := collectEvents(rows)
 		if err != nil {
-			return 0, errors.Join(err, w.stop())
+			return 0, err
 		}
 		for i, id := range ids {
 			if err := enqueue(id, payloads[i]); err != nil {
-				return 0, errors.Join(err, w.stop())
+				return 0, err
 			}
 		}
-		claimed += len(ids)
+		if len(ids) == 0 { // all are on their way
+			time.Sleep(2 * time.Millisecond)
+		}
 	}
-	for o.owed() > 0 && ctx.Err() == nil {
-		time.Sleep(2 * time.Millisecond)
-	}
-	rate = float64(events) / time.Since(began).Seconds()
-	return rate, errors.Join(ctx.Err(), w.stop(), t.sameSettled(ctx, events))
+	return float64(events) / time.Since(began).Seconds(), t.sameSettled(ctx, events)
 }

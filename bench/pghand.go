@@ -300,9 +300,24 @@ func (o *outbox) write(ctx context.Context, n int, then func(id uuid.UUID, paylo
 	return then(id, payload)
 }
 
+// confirm has note take what comes back from the broker.
+func (o *outbox) confirm(ctx context.Context, w *works, workers, most int, note func(context.Context, []uuid.UUID) error) error {
+	return o.subscribe(ctx, w, "record", workers, most, func(ctx context.Context, batch []jetstream.Msg) error {
+		ids, err := idsOf(batch)
+		if err != nil {
+			return err
+		}
+		return note(ctx, ids)
+	})
+}
+
 // mark notes that events are published.
 func (o *outbox) mark(ctx context.Context, ids []uuid.UUID) error {
-	tag, err := o.order.Exec(ctx, markOutbox, ids)
+	return o.settle(ctx, markOutbox, ids)
+}
+
+func (o *outbox) settle(ctx context.Context, statement string, ids []uuid.UUID) error {
+	tag, err := o.order.Exec(ctx, statement, ids)
 	o.left.Add(-tag.RowsAffected())
 	return err
 }

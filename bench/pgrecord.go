@@ -82,14 +82,14 @@ func (s *stand) recordingBy(ctx context.Context, b *bench, workers int) (rows []
 		_, err := tx.Exec(ctx, insertOutboxPG, uuid.Must(uuid.NewV7()), "", payloadOf(int(n)))
 		return err
 	})
-	rows2 := func(c sameRows) *rival {
+	byRows := func(c sameRows) *rival {
 		return tx(plain, func(ctx context.Context, tx pgx.Tx, n int64) error {
 			return c.record(ctx, tx, uuid.Must(uuid.NewV7()), payloadOf(int(n)), int(n))
 		})
 	}
 	none := tx(plain, func(context.Context, pgx.Tx, int64) error { return nil })
 	r := recorders{
-		none: none, byHand: byHand, sameRows: rows2(sameRows{}), sameKeyed: rows2(sameRows{keyed: true}), loose: record(loosePaid),
+		none: none, byHand: byHand, sameRows: byRows(sameRows{}), sameKeyed: byRows(sameRows{keyed: true}), loose: record(loosePaid),
 		keyed: record(keyedPaid), in: inTx(loosePaid, false), inKeyed: inTx(keyedPaid, false), ride: inTx(loosePaid, true),
 	}
 	if err := b.inTurn(ctx, workers, byHand, none, r.sameRows, r.sameKeyed, r.loose, r.keyed, r.in, r.inKeyed, r.ride); err != nil {

@@ -76,7 +76,7 @@ func (c sameRows) open(ctx context.Context, t *site) (*line, error) {
 			return nil, err
 		}
 	}
-	if err := o.confirmSame(ctx, w); err != nil {
+	if err := o.confirm(ctx, w, 1, handBatch, o.markSame); err != nil {
 		return nil, err
 	}
 	enqueue := t.sendBehind(ctx, w)
@@ -173,17 +173,9 @@ func (t *site) sameTables(ctx context.Context) (*outbox, error) {
 	return &outbox{site: t}, nil
 }
 
-// confirmSame notes what comes back.
-func (o *outbox) confirmSame(ctx context.Context, w *works) error {
-	return o.subscribe(ctx, w, "record", 1, handBatch, func(ctx context.Context, batch []jetstream.Msg) error {
-		ids, err := idsOf(batch)
-		if err != nil {
-			return err
-		}
-		tag, err := o.order.Exec(ctx, confirmSame, ids)
-		o.left.Add(-tag.RowsAffected())
-		return err
-	})
+// markSame notes that events have come back.
+func (o *outbox) markSame(ctx context.Context, ids []uuid.UUID) error {
+	return o.settle(ctx, confirmSame, ids)
 }
 
 // sameSettled checks the books: all is confirmed.

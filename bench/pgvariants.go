@@ -25,7 +25,8 @@ func (s *stand) variants(ctx context.Context, b *bench) (rows []row, err error) 
 		return nil, err
 	}
 	return []row{
-		{fmt.Sprintf("%s, Record with %d keys", whatPipeline, orderKeys), spread(all.each(keyed.name, pgResult.rate), "%.0f") + " events/s", ""},
+		{fmt.Sprintf("%s, Record with %d keys", whatPipeline, orderKeys), spread(all.each(keyed.name, pgResult.rate), "%.0f") +
+			fmt.Sprintf(" events/s; an event: %.0f bytes of WAL", median(all.each(keyed.name, func(r pgResult) float64 { return r.per(float64(r.used.wal)) }))), ""},
 		{"ratio to without keys", spread(all.ratio(keyed.name, plain.name), "%.2f"), "≥ 0.75"},
 		{"the same ratio of the hand-tuned pipeline with Pabal's rows", spread(all.ratio(sameKeyed.name, sameLoose.name), "%.2f"), ""},
 		{whatPipeline + ", four relays and four of each consumer, in one process", fmt.Sprintf("%s events/s, %.0f published again",

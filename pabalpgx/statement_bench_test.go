@@ -18,7 +18,7 @@ import (
 // statement, as it is, and with a key also without the lookups of what a restored backup and a forgotten counter leave behind.
 // They take turns in one transaction each.
 //
-//	go test -run '^$' -bench RecordStatement -benchtime 40x ./pabalpgx
+//	go test -run '^$' -bench RecordStatement -benchtime 60x ./pabalpgx
 func BenchmarkRecordStatement(b *testing.B) {
 	pool, base := migrated(b)
 	c, err := pool.Acquire(b.Context())
