@@ -41,8 +41,8 @@ type Consumer[X any] struct {
 	err      error
 
 	// guarded by house.mu
-	lanes    []*consumerLane
-	stays    map[uint64]stay // by key, of what is in lanes
+	lanes    []*lane[*arrival]
+	stays    stays
 	offered  meter
 	once     time.Duration // what the quickest transaction of a lane lately took
 	inflight []*arrival    // received and not acknowledged, in order of arrival
@@ -72,7 +72,7 @@ func (c *Client[X]) Consumer(name string, options *ConsumerOptions) *Consumer[X]
 	h := c.house
 	consumer := &Consumer[X]{
 		house: h, inbox: c.store.Inbox(), name: name, o: o, handlers: map[string]*handler[X]{}, joined: map[string]time.Time{},
-		stays: map[uint64]stay{},
+		stays: stays{},
 		acker: h.w.NewSignal(), roomy: h.w.NewSignal(), due: h.w.NewSignal(),
 		err: errors.Join(
 			checkName("consumer", name),
@@ -157,7 +157,7 @@ func (c *Consumer[X]) run(ctx, patience context.Context, w world.World, subscrib
 		subscribed()
 	}
 	for range c.o.Concurrency {
-		c.lanes = append(c.lanes, &consumerLane{wake: w.NewSignal()})
+		c.lanes = append(c.lanes, &lane[*arrival]{wake: w.NewSignal()})
 	}
 	done := w.NewSignal()
 	w.Go("acker", func(world.World) { c.runAcker(patience) })

@@ -9,23 +9,13 @@ import (
 
 // A consumer's lanes: which one an arrival goes into, and what of a lane goes into one transaction. Events of a key share a lane.
 
-type consumerLane struct {
-	queue []*arrival
-	wake  world.Signal
-}
-
-// stay is where the arrivals of a key are, and how many.
-type stay struct{ lane, arrivals int }
-
 // enqueue gives an arrival to a lane. The caller holds mu.
 func (c *Consumer[X]) enqueue(a *arrival) {
-	l := c.lanes[c.laneOf(a)]
-	l.queue = append(l.queue, a)
+	c.lanes[c.laneOf(a)].put(a)
 	c.waiting++
 	if a.delivery == nil {
 		c.swept++
 	}
-	l.wake.Set()
 }
 
 // keyOf is what arrivals of a key have in common.
@@ -42,13 +32,7 @@ func (c *Consumer[X]) laneOf(a *arrival) int {
 		return c.freeLane(a, spread(string(a.row.ID[:])))
 	}
 	key := keyOf(a)
-	s, here := c.stays[key]
-	if !here {
-		s.lane = c.freeLane(a, key)
-	}
-	s.arrivals++
-	c.stays[key] = s
-	return s.lane
+	return c.stays.enter(key, func() int { return c.freeLane(a, key) })
 }
 
 func (c *Consumer[X]) freeLane(a *arrival, spread uint64) int {
@@ -66,13 +50,7 @@ func (c *Consumer[X]) freeLane(a *arrival, spread uint64) int {
 func (c *Consumer[X]) left(arrivals ...*arrival) {
 	for _, a := range arrivals {
 		if a.row.Position != 0 {
-			key := keyOf(a)
-			s := c.stays[key]
-			if s.arrivals--; s.arrivals == 0 {
-				delete(c.stays, key)
-			} else {
-				c.stays[key] = s
-			}
+			c.stays.leave(keyOf(a))
 		}
 		if a.delivery == nil {
 			if c.swept--; c.swept == 0 {
@@ -83,7 +61,7 @@ func (c *Consumer[X]) left(arrivals ...*arrival) {
 	c.waiting -= len(arrivals)
 }
 
-func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *consumerLane) {
+func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *lane[*arrival]) {
 	var rate pace
 	for {
 		group, stop := c.take(ctx, l)
@@ -108,7 +86,7 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *c
 
 // take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. When ctx has
 // ended, what was not started is given back.
-func (c *Consumer[X]) take(ctx context.Context, l *consumerLane) (group []*arrival, stop bool) {
+func (c *Consumer[X]) take(ctx context.Context, l *lane[*arrival]) (group []*arrival, stop bool) {
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
 	if ctx.Err() != nil {

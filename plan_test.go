@@ -23,10 +23,10 @@ func planned(loaded driver.Loaded) (*Consumer[int], *planner[int]) {
 	c := &Consumer[int]{
 		house: &house{w: w, o: Options{RepublishAfter: time.Minute}}, name: "settlement",
 		o:        ConsumerOptions{Timeout: time.Second, Batch: 100, Tries: 10},
-		handlers: map[string]*handler[int]{"paid": {name: "paid"}}, stays: map[uint64]stay{}, due: w.NewSignal(),
+		handlers: map[string]*handler[int]{"paid": {name: "paid"}}, stays: stays{}, due: w.NewSignal(),
 	}
 	for range 8 {
-		c.lanes = append(c.lanes, &consumerLane{wake: w.NewSignal()})
+		c.lanes = append(c.lanes, &lane[*arrival]{wake: w.NewSignal()})
 	}
 	loaded.Now = time.Now()
 	return c, newPlanner(c, []driver.CursorKey{planKey}, &loaded)

@@ -10,7 +10,7 @@ import (
 
 // Publishing. What a transaction recorded, and what the republisher claimed, waits in lanes: bounded queues in memory,
 // each with one call in flight, so that a batch goes as soon as nothing is in flight and others form meanwhile. Events of
-// a key share a lane. A lane tries each event once; what becomes of it is written by the writer task. Whatever is
+// a key share a lane as long as any of them is on its way. A lane tries each event once; what becomes of it is written by the writer task. Whatever is
 // dropped here is still in the database, where the republisher finds it.
 
 const (
@@ -71,16 +71,11 @@ func (h *house) topic(name string) *topic {
 	return t
 }
 
-// lane is a queue of entries with at most one publish call in flight.
-type lane struct {
-	entries []entry
-	wake    world.Signal
-}
-
 type publisher struct {
 	*house
-	lanes    []*lane
-	queued   int // entries in all lanes
+	lanes    []*lane[entry] // each with at most one call in flight
+	stays    stays          // of what is in lanes, and in calls
+	queued   int            // entries in all lanes
 	offered  meter
 	next     int // lane of the next batch without key
 	open     bool
@@ -94,9 +89,9 @@ type publisher struct {
 }
 
 func newPublisher(h *house) *publisher {
-	p := &publisher{house: h, claimer: h.w.NewSignal(), writer: h.w.NewSignal()}
+	p := &publisher{house: h, stays: stays{}, claimer: h.w.NewSignal(), writer: h.w.NewSignal()}
 	for range h.o.Lanes {
-		p.lanes = append(p.lanes, &lane{wake: h.w.NewSignal()})
+		p.lanes = append(p.lanes, &lane[entry]{wake: h.w.NewSignal()})
 	}
 	return p
 }
@@ -150,27 +145,39 @@ func (p *publisher) offer(entries []entry) {
 	p.next++
 	p.offered.add(len(entries), p.w.Now())
 	for i := range entries {
-		l := p.lanes[p.laneOf(&entries[i].event)]
-		l.entries = append(l.entries, entries[i])
-		l.wake.Set()
+		p.lanes[p.laneOf(&entries[i].event)].put(entries[i])
 	}
 	p.queued += len(entries)
 }
 
-// laneOf is the lane of an event's key. One without goes where nothing else may be in flight; under load, where a batch forms. The
-// caller holds mu.
+// laneOf is the lane of an event: where others of its key are. The caller holds mu.
 func (p *publisher) laneOf(e *driver.Event) int {
-	if e.Key != "" {
-		return int(spread(e.Topic, e.Key) % uint64(len(p.lanes)))
+	if e.Key == "" {
+		return p.freeLane(uint64(p.next)) //nolint:gosec // not negative
 	}
+	key := spread(e.Topic, e.Key)
+	return p.stays.enter(key, func() int { return p.freeLane(key) })
+}
+
+// freeLane is a lane where nothing else may be in flight; under load, one where a batch forms. The caller holds mu.
+func (p *publisher) freeLane(spread uint64) int {
 	if p.offered.busy(0) {
 		for i, l := range p.lanes {
-			if len(l.entries) < p.most() {
+			if len(l.queue) < p.most() {
 				return i
 			}
 		}
 	}
-	return p.next % len(p.lanes)
+	return int(spread % uint64(len(p.lanes)))
+}
+
+// left takes note of entries that are in no lane any more, nor in a call. The caller holds mu.
+func (p *publisher) left(entries []entry) {
+	for i := range entries {
+		if e := &entries[i].event; e.Key != "" {
+			p.stays.leave(spread(e.Topic, e.Key))
+		}
+	}
 }
 
 // spread is FNV-1a: the same in every run, unlike hash/maphash.
@@ -223,7 +230,7 @@ func (p *publisher) run(ctx context.Context, w world.World) {
 	p.writer.Set()
 }
 
-func (p *publisher) runLane(ctx context.Context, l *lane) {
+func (p *publisher) runLane(ctx context.Context, l *lane[entry]) {
 	var rate pace
 	for {
 		batch, idle := p.take(ctx, l)
@@ -252,28 +259,29 @@ func (p *publisher) most() int {
 
 // take removes the next batch from a lane: entries of one topic, in order, as many as fit into a call. Without a batch it
 // says whether more may come.
-func (p *publisher) take(ctx context.Context, l *lane) (batch []entry, idle bool) {
+func (p *publisher) take(ctx context.Context, l *lane[entry]) (batch []entry, idle bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if ctx.Err() != nil {
-		p.release(l.entries, 0)
-		p.queued -= len(l.entries)
-		l.entries = nil
+		p.release(l.queue, 0)
+		p.left(l.queue)
+		p.queued -= len(l.queue)
+		l.queue = nil
 		return nil, false
 	}
-	if len(l.entries) == 0 {
+	if len(l.queue) == 0 {
 		return nil, p.open
 	}
 	most, bytes := p.most(), publishBytes
 	if p.limits.BatchBytes > 0 {
 		bytes = p.limits.BatchBytes
 	}
-	name := l.entries[0].event.Topic
-	batch = make([]entry, 0, min(most, len(l.entries)))
+	name := l.queue[0].event.Topic
+	batch = make([]entry, 0, min(most, len(l.queue)))
 	var others []entry // of other topics, passed over
 	n := 0
-	for ; n < len(l.entries) && len(batch) < most && len(others) < passedMax; n++ {
-		e := &l.entries[n]
+	for ; n < len(l.queue) && len(batch) < most && len(others) < passedMax; n++ {
+		e := &l.queue[n]
 		if e.event.Topic != name {
 			others = append(others, *e)
 			continue
@@ -286,14 +294,14 @@ func (p *publisher) take(ctx context.Context, l *lane) (batch []entry, idle bool
 		batch = append(batch, *e)
 	}
 	left := n - len(others)
-	copy(l.entries[left:n], others)
-	if rest := len(l.entries) - left; rest <= left { // its place is used again
-		copy(l.entries, l.entries[left:])
-		clear(l.entries[rest:])
-		l.entries = l.entries[:rest]
+	copy(l.queue[left:n], others)
+	if rest := len(l.queue) - left; rest <= left { // its place is used again
+		copy(l.queue, l.queue[left:])
+		clear(l.queue[rest:])
+		l.queue = l.queue[:rest]
 	} else {
-		clear(l.entries[:left])
-		l.entries = l.entries[left:]
+		clear(l.queue[:left])
+		l.queue = l.queue[left:]
 	}
 	p.queued -= len(batch)
 	return batch, true
@@ -350,8 +358,10 @@ func (p *publisher) sendable(batch []entry, name string) []entry {
 		case e[0].leaseEnd.Sub(now) < p.o.PublishTimeout:
 			// The republisher takes it when its lease ends; what was claimed was not tried, which is a verdict.
 			p.release(e, 0)
+			p.left(e)
 		case !accepts && !e[0].alone && !p.topic(name).goesAlone(now):
 			p.release(e, backoff(e[0].claims, p.o.RepublishAfter, p.w.Rand()))
+			p.left(e)
 		default:
 			sendable = append(sendable, e[0])
 		}

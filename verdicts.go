@@ -69,6 +69,7 @@ func (p *publisher) note(name string, batch []entry, answers []driver.Verdict) {
 		t.warned = now
 	}
 	back := !wasAccepting && t.accepts()
+	p.left(batch)
 	p.bound()
 	p.mu.Unlock()
 	p.writer.Set()
