@@ -1,19 +1,43 @@
 package pabal
 
-import "github.com/pabal-go/pabal/internal/world"
+import (
+	"context"
+	"time"
+
+	"github.com/pabal-go/pabal/internal/world"
+)
 
 // What the lanes of the publisher and those of a consumer have in common.
 
 // lane is a queue with one task behind it. The house's mu guards it.
 type lane[E any] struct {
-	queue []E
-	wake  world.Signal
+	queue  []E
+	wake   world.Signal
+	enough int // so many wake its task; fewer than one do
 }
 
 // put adds to a lane. The caller holds mu.
 func (l *lane[E]) put(e E) {
 	l.queue = append(l.queue, e)
-	l.wake.Set()
+	if len(l.queue) >= l.enough {
+		l.wake.Set()
+	}
+}
+
+// gather waits until as many are in a lane as g asks for, at most d, or until ctx ends.
+func gather[E any](ctx context.Context, h *house, l *lane[E], g gathering, d time.Duration) {
+	for until := h.w.Now().Add(d); ; l.wake.Wait(ctx, until.Sub(h.w.Now())) {
+		h.mu.Lock()
+		l.enough = int(g.events)
+		over := len(l.queue) >= l.enough || h.w.Now() >= until || ctx.Err() != nil
+		if over {
+			l.enough = 0
+		}
+		h.mu.Unlock()
+		if over {
+			return
+		}
+	}
 }
 
 // stays says where what has a key is, by the key's spread, as long as something of it is in a lane: more of the key goes there too. What

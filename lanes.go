@@ -75,9 +75,7 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *l
 			c.house.mu.Lock()
 			c.once = rate.once
 			c.house.mu.Unlock()
-			if d > 0 {
-				_ = w.Sleep(ctx, d)
-			}
+			gather(ctx, c.house, l, beforeHandling, d)
 		default:
 			l.wake.Wait(ctx, -1)
 		}

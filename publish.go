@@ -238,9 +238,7 @@ func (p *publisher) runLane(ctx context.Context, l *lane[entry]) {
 		case len(batch) > 0:
 			start := p.w.Now()
 			p.publish(ctx, batch)
-			if d := rate.pause(len(batch), p.most(), start, p.w.Now(), beforePublish); d > 0 {
-				_ = p.w.Sleep(ctx, d)
-			}
+			gather(ctx, p.house, l, beforePublish, rate.pause(len(batch), p.most(), start, p.w.Now(), beforePublish))
 		case !idle:
 			return
 		default:
