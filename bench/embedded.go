@@ -17,10 +17,12 @@ import (
 
 // The embedded default: an order service and a settlement service, each with a SQLite database, and NATS, in this process.
 
-// gate is a broker that can be away: nothing gets through, and nothing is answered well.
+// gate is a broker that can be away: nothing gets through, and nothing is answered well. Or only what is redelivered waits.
 type gate struct {
 	driver.Broker
 	closed atomic.Bool
+	held   atomic.Bool // messages to one queue, which redeliveries send, wait before it
+	again  atomic.Bool // one has come
 }
 
 var errAway = errors.New("the broker is away")
@@ -35,6 +37,12 @@ func (g *gate) Check(ctx context.Context, t driver.Topology, create bool) error 
 
 // Publish implements driver.Broker.
 func (g *gate) Publish(ctx context.Context, to driver.Destination, messages []driver.Message) []driver.Verdict {
+	if to.Queue != "" {
+		g.again.Store(true)
+	}
+	for to.Queue != "" && g.held.Load() && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
 	if !g.closed.Load() {
 		return g.Broker.Publish(ctx, to, messages)
 	}

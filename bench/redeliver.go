@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,7 +19,55 @@ import (
 const (
 	liveRate   = 50 // orders a second beside it
 	liveBefore = 20 * time.Second
+
+	// A redelivery of a million takes an hour, in which the machine is not always the same: it is held up now and then, so that orders beside
+	// it and orders without take turns.
+	busyFor  = 18 * time.Second
+	quietFor = 2 * time.Second
+	settled  = 300 * time.Millisecond // of a quiet time: what was sent before is still handled
 )
+
+// turns holds redeliveries up at the gate now and then, once one has begun, until ctx ends. What was committed in between are the spans that it answers, in
+// the journal's time.
+func (s *small) turns(ctx context.Context) (quiet, busy []span) {
+	for ctx.Err() == nil && !s.broker.again.Load() {
+		sleep(ctx, 10*time.Millisecond)
+	}
+	for ctx.Err() == nil {
+		began := s.journal.now()
+		sleep(ctx, busyFor)
+		s.broker.held.Store(true)
+		held := s.journal.now()
+		sleep(ctx, quietFor)
+		if ctx.Err() == nil {
+			quiet, busy = append(quiet, span{held + settled.Nanoseconds(), s.journal.now()}), append(busy, span{began, held})
+		}
+		s.broker.held.Store(false)
+	}
+	return quiet, busy
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// span is a time, in nanoseconds.
+type span struct{ from, until int64 }
+
+// within are the latencies of the events that were committed in spans.
+func (j *journal) within(spans []span) (ms []float64) {
+	for i := range j.committed {
+		at := j.committed[i].Load()
+		n, _ := slices.BinarySearchFunc(spans, at, func(s span, at int64) int { return cmp.Compare(s.until, at) })
+		if at > 0 && n < len(spans) && at >= spans[n].from {
+			ms = append(ms, float64(j.handled[0][i].Load()-at)/1e6)
+		}
+	}
+	return ms
+}
 
 // redeliverRates are events a second: Redelivery.Rate's default, and one that is in a hurry.
 var redeliverRates = []int{100, 250}
@@ -79,7 +129,13 @@ func redeliverAt(ctx context.Context, b *bench, rate int) (rows []row, err error
 	}
 	began := time.Now()
 	growth, stop := watchMemory(ctx, idle)
+	var quiet, busy []span
+	turning, turned := context.WithCancel(ctx)
+	var turns sync.WaitGroup
+	turns.Go(func() { quiet, busy = s.turns(turning) })
 	err = orders(before, live-before)
+	turned()
+	turns.Wait()
 	if err == nil {
 		err = s.finished(ctx, job)
 	}
@@ -91,16 +147,13 @@ func redeliverAt(ctx context.Context, b *bench, rate int) (rows []row, err error
 	if err != nil {
 		return nil, err
 	}
-	ms, err := s.journal.latencies(1, live)
-	if err != nil {
-		return nil, err
-	}
-	quiet99, busy99 := quantile(ms[:before], 0.99), quantile(ms[before:], 0.99)
+	without, beside := s.journal.within(quiet), s.journal.within(busy)
 	what := fmt.Sprintf("redelivery of %d events at %d/s beside %d orders/s: ", b.backlog, rate, liveRate)
 	return []row{
 		{what + "took", fmt.Sprintf("%.0f s", took.Seconds()), ""},
 		{what + "growth of the process's memory", fmt.Sprintf("%.0f MiB", growth()), "≤ 64 MiB"},
-		{what + "p99 of an order's commit → handler, against before", fmt.Sprintf("%.2f against %.2f ms, ratio %.2f", busy99, quiet99, busy99/quiet99), "≤ 1.5"},
+		{what + "p99 of an order's commit → handler, against what comes while it is held up, in turn", against(without, beside, 0.99), "≤ 1.5"},
+		{what + "p50 of that", against(without, beside, 0.5), ""},
 	}, nil
 }
 
@@ -117,4 +170,9 @@ func (s *small) finished(ctx context.Context, id uuid.UUID) error {
 		time.Sleep(time.Second)
 	}
 	return ctx.Err()
+}
+
+func against(without, beside []float64, q float64) string {
+	a, b := quantile(beside, q), quantile(without, q)
+	return fmt.Sprintf("%.2f against %.2f ms, ratio %.2f", a, b, a/b)
 }
