@@ -16,6 +16,13 @@ import (
 // and were recorded before others that were seen already.
 const tailLate = 30 * time.Second
 
+// Where that is more than a page, most looks go less far back, and an event of a transaction that was open for longer is shown by the next
+// that does.
+const (
+	tailNear  = 2 * time.Second
+	tailWhole = 10 // the one of so many
+)
+
 type tailCommand struct {
 	storeFlags
 	filterFlags
@@ -52,11 +59,14 @@ func (c *tailCommand) Run(a *app) error {
 
 // tail remembers what it has shown for as long as it looks back.
 type tail struct {
-	a    *app
-	o    *pabal.Operator
-	c    *tailCommand
-	from time.Time // of what was recorded before, nothing is looked for
-	seen map[uuid.UUID]time.Time
+	a      *app
+	o      *pabal.Operator
+	c      *tailCommand
+	from   time.Time // of what was recorded before, nothing is looked for
+	newest time.Time // of what was seen, and no earlier than from
+	seen   map[uuid.UUID]time.Time
+	much   bool // since from there is more than a page
+	looks  int
 }
 
 func (t *tail) begin() error {
@@ -81,18 +91,19 @@ func (t *tail) begin() error {
 		t.from = f.From
 	}
 	// What is there and not among the last is not news.
-	return t.each(func(e *event) { t.seen[e.ID] = e.RecordedAt })
+	return t.each(func(e *event) { t.saw(e) })
+}
+
+func (t *tail) saw(e *event) {
+	t.seen[e.ID] = e.RecordedAt
+	if e.RecordedAt.After(t.newest) {
+		t.newest = e.RecordedAt
+	}
 }
 
 func (t *tail) next() error {
 	err := t.each(t.show)
-	newest := t.from
-	for _, at := range t.seen {
-		if at.After(newest) {
-			newest = at
-		}
-	}
-	if back := newest.Add(-tailLate); back.After(t.from) {
+	if back := t.newest.Add(-tailLate); back.After(t.from) {
 		t.from = back
 	}
 	for id, at := range t.seen {
@@ -103,11 +114,17 @@ func (t *tail) next() error {
 	return err
 }
 
-// each calls do for the events that were recorded since from and not seen.
+// each calls do for the events that were recorded since from, or lately, and not seen.
 func (t *tail) each(do func(*event)) error {
 	f := t.c.filter()
 	f.From, f.Limit = t.from, page
-	for {
+	near := t.newest.Add(-tailNear)
+	whole := !t.much || t.looks%tailWhole == 0 || !near.After(t.from)
+	if !whole {
+		f.From = near
+	}
+	t.looks++
+	for pages := 0; ; pages++ {
 		found, err := t.o.Events(t.a.ctx, f)
 		if err != nil {
 			return err
@@ -119,6 +136,9 @@ func (t *tail) each(do func(*event)) error {
 			}
 		}
 		if len(found) < page {
+			if whole {
+				t.much = pages > 0
+			}
 			return nil
 		}
 		f.After = found[len(found)-1].Event.Ref()
@@ -126,7 +146,7 @@ func (t *tail) each(do func(*event)) error {
 }
 
 func (t *tail) show(e *event) {
-	t.seen[e.ID] = e.RecordedAt
+	t.saw(e)
 	if t.a.json {
 		_ = json.NewEncoder(t.a.stdout).Encode(e) // a line each
 		return
