@@ -28,7 +28,7 @@ func (l *lane[E]) put(e E) {
 func gather[E any](ctx context.Context, h *house, l *lane[E], g gathering, d time.Duration) {
 	for until := h.w.Now().Add(d); ; l.wake.Wait(ctx, until.Sub(h.w.Now())) {
 		h.mu.Lock()
-		l.enough = int(g.events)
+		l.enough = g.events
 		over := len(l.queue) >= l.enough || h.w.Now() >= until || ctx.Err() != nil
 		if over {
 			l.enough = 0

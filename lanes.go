@@ -63,6 +63,7 @@ func (c *Consumer[X]) left(arrivals ...*arrival) {
 
 func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *lane[*arrival]) {
 	var rate pace
+	full := beforeHandling.upTo(c.o.Batch)
 	for {
 		group, stop := c.take(ctx, l)
 		switch {
@@ -71,11 +72,11 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *l
 		case len(group) > 0:
 			start := w.Now()
 			c.process(ctx, patience, w, group)
-			d := rate.pause(len(group), c.o.Batch, start, w.Now(), beforeHandling)
+			d := rate.pause(len(group), c.o.Batch, start, w.Now(), full)
 			c.house.mu.Lock()
 			c.once = rate.once
 			c.house.mu.Unlock()
-			gather(ctx, c.house, l, beforeHandling, d)
+			gather(ctx, c.house, l, full, d)
 		default:
 			l.wake.Wait(ctx, -1)
 		}

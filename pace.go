@@ -16,14 +16,20 @@ const (
 // gathering is how a batch gathers: until so many events have come; more of them would share what a batch costs by itself, but save
 // little. It lasts for most, where batches are slow for some times as long as the quickest, never longer than longest.
 type gathering struct {
-	events        float64
+	events        int
 	most, longest time.Duration
 }
 
 var (
-	beforePublish  = gathering{16, 3 * time.Millisecond, 10 * time.Millisecond} // which delays everybody
-	beforeHandling = gathering{32, 10 * time.Millisecond, 50 * time.Millisecond}
+	beforePublish  = gathering{24, 3 * time.Millisecond, 10 * time.Millisecond} // which delays everybody
+	beforeHandling = gathering{96, 10 * time.Millisecond, 50 * time.Millisecond}
 )
+
+// upTo is how a batch gathers of which no more fit.
+func (g gathering) upTo(most int) gathering {
+	g.events = min(g.events, most)
+	return g
+}
 
 // meter tells how quickly events have come lately.
 type meter struct {
@@ -68,5 +74,5 @@ func (p *pace) pause(n, most int, start, end world.Mono, g gathering) time.Durat
 		return 0
 	}
 	longest := min(max(g.most, onceTimes*p.once), g.longest)
-	return min(longest, time.Duration(g.events*p.span/p.events))
+	return min(longest, time.Duration(float64(g.events)*p.span/p.events))
 }

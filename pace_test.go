@@ -15,6 +15,7 @@ type turn struct {
 
 func TestBatchesGatherUnderLoadOnly(t *testing.T) {
 	const ms, quick = time.Millisecond, 100 * time.Microsecond
+	gathers := gathering{32, 10 * ms, 50 * ms}
 	for _, c := range []struct {
 		name string
 		most int
@@ -25,6 +26,7 @@ func TestBatchesGatherUnderLoadOnly(t *testing.T) {
 		{"the first", 256, nil, turn{4, ms, ms}, 0},
 		{"alone", 256, []turn{{4, 2 * ms, ms}}, turn{1, ms / 2, ms}, 0},
 		{"until enough have come", 256, []turn{{20, 2 * ms, ms}}, turn{20, 2 * ms, ms}, 3200 * time.Microsecond},
+		{"no more than fit", 24, []turn{{10, ms, ms}}, turn{10, ms, ms}, 2400 * time.Microsecond},
 		{"bounded", 256, []turn{{4, 2 * ms, ms}}, turn{4, 2 * ms, ms}, 10 * ms},
 		{"calls count for what they cost, however quick", 256, []turn{{4, 2 * ms, quick}}, turn{4, 2 * ms, quick}, 10 * ms},
 		{"one by one would do", 256, []turn{{1, 2 * ms, ms}}, turn{4, 2 * ms, ms}, 0},
@@ -41,7 +43,7 @@ func TestBatchesGatherUnderLoadOnly(t *testing.T) {
 		at := world.Mono(time.Second)
 		take := func(one turn) time.Duration {
 			at = at.Add(one.apart)
-			return p.pause(one.n, c.most, at, at.Add(one.took), beforeHandling)
+			return p.pause(one.n, c.most, at, at.Add(one.took), gathers.upTo(c.most))
 		}
 		for range 100 {
 			for _, one := range c.some {

@@ -232,13 +232,14 @@ func (p *publisher) run(ctx context.Context, w world.World) {
 
 func (p *publisher) runLane(ctx context.Context, l *lane[entry]) {
 	var rate pace
+	full := beforePublish.upTo(p.most())
 	for {
 		batch, idle := p.take(ctx, l)
 		switch {
 		case len(batch) > 0:
 			start := p.w.Now()
 			p.publish(ctx, batch)
-			gather(ctx, p.house, l, beforePublish, rate.pause(len(batch), p.most(), start, p.w.Now(), beforePublish))
+			gather(ctx, p.house, l, full, rate.pause(len(batch), p.most(), start, p.w.Now(), full))
 		case !idle:
 			return
 		default:
