@@ -10,8 +10,8 @@ import (
 
 // Publishing. What a transaction recorded, and what the republisher claimed, waits in lanes: bounded queues in memory,
 // each with one call in flight, so that a batch goes as soon as nothing is in flight and others form meanwhile. Events of
-// a key share a lane as long as any of them is on its way. A lane tries each event once; what becomes of it is written by the writer task. Whatever is
-// dropped here is still in the database, where the republisher finds it.
+// a key share a lane as long as any of them is on its way. A lane tries each event once; what becomes of it is written by
+// the writer task. Whatever is dropped here is still in the database, where the republisher finds it.
 
 const (
 	publishBatch  = 256             // where the broker has no limit; also the most events in a claim
@@ -153,7 +153,7 @@ func (p *publisher) offer(entries []entry) {
 // laneOf is the lane of an event: where others of its key are. The caller holds mu.
 func (p *publisher) laneOf(e *driver.Event) int {
 	if e.Key == "" {
-		return p.freeLane(uint64(p.next)) //nolint:gosec // not negative
+		return p.freeLane(uint64(p.next))
 	}
 	key := spread(e.Topic, e.Key)
 	return p.stays.enter(key, func() int { return p.freeLane(key) })

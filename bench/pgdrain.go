@@ -23,7 +23,7 @@ const (
 
 // drains compares how long it takes to publish what lies unpublished in the table with publishing as much from memory.
 func (s *stand) drains(ctx context.Context, b *bench) ([]row, error) {
-	var raw, poller, hand, sent, settled, toRaw, toPoller, toHand []float64
+	var raw, poller, hand, sent, settled, toRaw, toPoller, toHand, own, ownHand []float64
 	for range b.rounds {
 		r, err := s.drainRaw(ctx, b.backlog)
 		if err != nil {
@@ -37,12 +37,13 @@ func (s *stand) drains(ctx context.Context, b *bench) ([]row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("poller with Pabal's rows: %w", err)
 		}
-		accepted, confirmed, err := s.drainPabal(ctx, b.backlog)
+		accepted, d, err := s.drainPabal(ctx, b.backlog)
 		if err != nil {
 			return nil, fmt.Errorf("pabal: %w", err)
 		}
-		raw, poller, hand, sent, settled = append(raw, r), append(poller, p), append(hand, h), append(sent, accepted), append(settled, confirmed)
-		toRaw, toPoller, toHand = append(toRaw, accepted/r), append(toPoller, accepted/p), append(toHand, confirmed/h)
+		raw, poller, hand, sent, settled = append(raw, r), append(poller, p), append(hand, h.rate), append(sent, accepted), append(settled, d.rate)
+		toRaw, toPoller, toHand = append(toRaw, accepted/r), append(toPoller, accepted/p), append(toHand, d.rate/h.rate)
+		own, ownHand = append(own, d.self), append(ownHand, h.self)
 	}
 	what := fmt.Sprintf("draining %d unpublished events: ", b.backlog)
 	return []row{
@@ -54,7 +55,34 @@ func (s *stand) drains(ctx context.Context, b *bench) ([]row, error) {
 		{"ratio of Pabal, accepted, to publishing from memory", spread(toRaw, "%.2f"), "≥ 0.40"},
 		{"ratio of Pabal, accepted, to the poller", spread(toPoller, "%.2f"), ""},
 		{"ratio of Pabal, confirmed, to the poller that does the same", spread(toHand, "%.2f"), ""},
+		{"processor time of the process alone, that poller", spread(ownHand, "%.1f") + " µs an event", ""},
+		{"processor time of the process alone, Pabal", spread(own, "%.1f") + " µs an event", ""},
 	}, nil
+}
+
+// drained is what came of a backlog.
+type drained struct {
+	rate float64 // events a second
+	self float64 // µs of processor time that the process takes for each
+}
+
+// drainOf does what drains a backlog, and says what came of it.
+func (t *site) drainOf(ctx context.Context, events int, do func() error) (d drained, err error) {
+	before, err := t.usage(ctx)
+	if err != nil {
+		return d, err
+	}
+	began := time.Now()
+	if err := do(); err != nil {
+		return d, err
+	}
+	took := time.Since(began)
+	after, err := t.usage(ctx)
+	if err != nil {
+		return d, err
+	}
+	used := after.minus(before).self
+	return drained{float64(events) / took.Seconds(), float64(used.Microseconds()) / float64(events)}, t.sameSettled(ctx, events)
 }
 
 // alone opens a site for one of them.
@@ -139,41 +167,41 @@ func (t *site) fill(ctx context.Context, events int, statements ...string) error
 	return t.checkpoint(ctx)
 }
 
-// drainPabal answers how many a second the broker accepted, and how many came back.
-func (s *stand) drainPabal(ctx context.Context, events int) (accepted, confirmed float64, err error) {
+// drainPabal answers how many a second the broker accepted, and what came back.
+func (s *stand) drainPabal(ctx context.Context, events int) (accepted float64, d drained, err error) {
 	t, err := s.alone(ctx, true)
 	if err != nil {
-		return 0, 0, err
+		return 0, d, err
 	}
 	defer t.close()
 	p := &pabalSite{site: t}
 	var running context.Context
 	p.works, running = newWorks(ctx)
+	defer func() { err = errors.Join(err, p.works.stop()) }()
 	if p.order, p.store, err = p.client(running, t.order, "order"); err != nil {
-		return 0, 0, err
+		return 0, d, err
 	}
 	if err := t.fill(ctx, events, fillEvents, fillPending); err != nil {
-		return 0, 0, err
+		return 0, d, err
 	}
 	began := time.Now()
-	p.works.run(running, func() error { return p.order.Run(running) })
-	for p.seen.confirmed.Load() < int64(events) {
-		if accepted == 0 && p.seen.accepted.Load() >= int64(events) {
-			accepted = float64(events) / time.Since(began).Seconds()
+	d, err = t.drainOf(ctx, events, func() error {
+		p.works.run(running, func() error { return p.order.Run(running) })
+		for p.seen.confirmed.Load() < int64(events) {
+			if accepted == 0 && p.seen.accepted.Load() >= int64(events) {
+				accepted = float64(events) / time.Since(began).Seconds()
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			time.Sleep(2 * time.Millisecond)
 		}
-		if err := ctx.Err(); err != nil {
-			return 0, 0, err
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	confirmed = float64(events) / time.Since(began).Seconds()
+		return nil
+	})
 	if accepted == 0 {
-		accepted = confirmed
+		accepted = d.rate
 	}
-	if err := p.works.stop(); err != nil {
-		return 0, 0, err
-	}
-	return accepted, confirmed, t.sameSettled(ctx, events)
+	return accepted, d, err
 }
 
 // Claimed and committed before anything is sent, as by whoever means to know, after a crash, what may have been sent.
@@ -185,45 +213,50 @@ const claimSame = `with due as (
 	)
 	select e.id, e.payload from claimed c join pabal_event e on e.recorded_at = c.recorded_at and e.id = c.id`
 
-// drainSameRows is a poller that leaves behind what Pabal does: it answers how many a second came back.
-func (s *stand) drainSameRows(ctx context.Context, events int) (rate float64, err error) {
+// drainSameRows is a poller that leaves behind what Pabal does, until all has come back.
+func (s *stand) drainSameRows(ctx context.Context, events int) (d drained, err error) {
 	t, err := s.alone(ctx, false)
 	if err != nil {
-		return 0, err
+		return d, err
 	}
 	defer t.close()
 	o, err := t.sameTables(ctx)
 	if err != nil {
-		return 0, err
+		return d, err
 	}
 	if err := t.fill(ctx, events, fillEvents, fillPending); err != nil {
-		return 0, err
+		return d, err
 	}
 	o.left.Store(int64(events))
-	began := time.Now()
 	w, running := newWorks(ctx)
 	defer func() { err = errors.Join(err, w.stop()) }()
-	if err := o.confirm(running, w, 1, handBatch, o.markSame); err != nil {
-		return 0, err
-	}
-	enqueue := t.sendBehind(running, w)
+	return t.drainOf(ctx, events, func() error {
+		if err := o.confirm(running, w, 1, handBatch, o.markSame); err != nil {
+			return err
+		}
+		return o.claimAll(ctx, t.sendBehind(running, w))
+	})
+}
+
+// claimAll claims and hands over until nothing is owed any more.
+func (o *outbox) claimAll(ctx context.Context, enqueue func(uuid.UUID, []byte) error) error {
 	for o.owed() > 0 {
-		rows, err := t.order.Query(ctx, claimSame, handBatch)
+		rows, err := o.order.Query(ctx, claimSame, handBatch)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		ids, payloads, err := collectEvents(rows)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for i, id := range ids {
 			if err := enqueue(id, payloads[i]); err != nil {
-				return 0, err
+				return err
 			}
 		}
 		if len(ids) == 0 { // all are on their way
 			time.Sleep(2 * time.Millisecond)
 		}
 	}
-	return float64(events) / time.Since(began).Seconds(), t.sameSettled(ctx, events)
+	return nil
 }

@@ -20,15 +20,15 @@ const (
 	liveRate   = 50 // orders a second beside it
 	liveBefore = 20 * time.Second
 
-	// A redelivery of a million takes an hour, in which the machine is not always the same: it is held up now and then, so that orders beside
-	// it and orders without take turns.
+	// A redelivery of a million takes an hour, in which the machine is not always the same: it is held up now and then, so that
+	// orders beside it and orders without take turns.
 	busyFor  = 18 * time.Second
 	quietFor = 2 * time.Second
 	settled  = 300 * time.Millisecond // of a quiet time: what was sent before is still handled
 )
 
-// turns holds redeliveries up at the gate now and then, once one has begun, until ctx ends. What was committed in between are the spans that it answers, in
-// the journal's time.
+// turns holds redeliveries up at the gate now and then, once one has begun, until ctx ends. It answers when, in the journal's
+// time, orders were alone, and when they were beside one.
 func (s *small) turns(ctx context.Context) (quiet, busy []span) {
 	for ctx.Err() == nil && !s.broker.again.Load() {
 		sleep(ctx, 10*time.Millisecond)
@@ -146,6 +146,9 @@ func redeliverAt(ctx context.Context, b *bench, rate int) (rows []row, err error
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(quiet) == 0 {
+		return nil, fmt.Errorf("%d events at %d/s are redelivered in less than %v: too few to compare", b.backlog, rate, busyFor+quietFor)
 	}
 	without, beside := s.journal.within(quiet), s.journal.within(busy)
 	what := fmt.Sprintf("redelivery of %d events at %d/s beside %d orders/s: ", b.backlog, rate, liveRate)
