@@ -24,6 +24,19 @@ func (l *lane[E]) put(e E) {
 	}
 }
 
+// pick is the lane for one more: the first in which a batch of so many is not full yet, where they fill one after the other; or
+// any, by a hash.
+func pick[E any](lanes []*lane[E], fill bool, batch int, hash uint64) int {
+	if fill {
+		for i, l := range lanes {
+			if len(l.queue) < batch {
+				return i
+			}
+		}
+	}
+	return int(hash % uint64(len(lanes)))
+}
+
 // gather waits until as many are in a lane as g asks for, at most d, or until ctx ends.
 func gather[E any](ctx context.Context, h *house, l *lane[E], g gathering, d time.Duration) {
 	for until := h.w.Now().Add(d); ; l.wake.Wait(ctx, until.Sub(h.w.Now())) {

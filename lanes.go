@@ -35,15 +35,8 @@ func (c *Consumer[X]) laneOf(a *arrival) int {
 	return c.stays.enter(key, func() int { return c.freeLane(a, key) })
 }
 
-func (c *Consumer[X]) freeLane(a *arrival, spread uint64) int {
-	if c.batches(a) && c.offered.busy(min(c.once, fillMost)) {
-		for i, l := range c.lanes {
-			if len(l.queue) < c.o.Batch {
-				return i
-			}
-		}
-	}
-	return int(spread % uint64(len(c.lanes)))
+func (c *Consumer[X]) freeLane(a *arrival, hash uint64) int {
+	return pick(c.lanes, c.batches(a) && c.offered.busy(min(c.once, fillMost)), c.o.Batch, hash)
 }
 
 // left takes note of arrivals that are in no lane any more. The caller holds mu.
@@ -63,7 +56,7 @@ func (c *Consumer[X]) left(arrivals ...*arrival) {
 
 func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *lane[*arrival]) {
 	var rate pace
-	full := beforeHandling.upTo(c.o.Batch)
+	gathers := beforeHandling.upTo(c.o.Batch)
 	for {
 		group, stop := c.take(ctx, l)
 		switch {
@@ -72,11 +65,11 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *l
 		case len(group) > 0:
 			start := w.Now()
 			c.process(ctx, patience, w, group)
-			d := rate.pause(len(group), c.o.Batch, start, w.Now(), full)
+			d := rate.pause(len(group), c.o.Batch, start, w.Now(), gathers)
 			c.house.mu.Lock()
 			c.once = rate.once
 			c.house.mu.Unlock()
-			gather(ctx, c.house, l, full, d)
+			gather(ctx, c.house, l, gathers, d)
 		default:
 			l.wake.Wait(ctx, -1)
 		}

@@ -78,36 +78,3 @@ func TestPaceGoesByTheQuickestBatchLately(t *testing.T) {
 		t.Errorf("%v after many that took longer", got)
 	}
 }
-
-// What gathers goes as soon as there is enough of it.
-func TestGatheringEndsWithEnough(t *testing.T) {
-	h := &house{w: world.Real()}
-	l := &lane[int]{wake: h.w.NewSignal()}
-	g := gathering{events: 2}
-	took := func(d time.Duration) time.Duration {
-		start := time.Now()
-		gather(t.Context(), h, l, g, d)
-		return time.Since(start)
-	}
-	put := func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		l.put(1)
-	}
-	put()
-	if d := took(20 * time.Millisecond); d < 20*time.Millisecond {
-		t.Errorf("with one of two it took %v", d)
-	}
-	time.AfterFunc(10*time.Millisecond, put)
-	if d := took(time.Minute); d > 30*time.Second {
-		t.Errorf("with a second one it took %v", d)
-	}
-	if d := took(time.Minute); d > 30*time.Second {
-		t.Errorf("with enough it took %v", d)
-	}
-	l.queue = nil
-	_ = l.wake.Wait(t.Context(), 0)
-	if put(); !l.wake.Wait(t.Context(), 0) {
-		t.Error("one that comes later wakes nobody")
-	}
-}

@@ -160,15 +160,8 @@ func (p *publisher) laneOf(e *driver.Event) int {
 }
 
 // freeLane is a lane where nothing else may be in flight; under load, one where a batch forms. The caller holds mu.
-func (p *publisher) freeLane(spread uint64) int {
-	if p.offered.busy(0) {
-		for i, l := range p.lanes {
-			if len(l.queue) < p.most() {
-				return i
-			}
-		}
-	}
-	return int(spread % uint64(len(p.lanes)))
+func (p *publisher) freeLane(hash uint64) int {
+	return pick(p.lanes, p.offered.busy(0), p.most(), hash)
 }
 
 // left takes note of entries that are in no lane any more, nor in a call. The caller holds mu.
@@ -232,14 +225,14 @@ func (p *publisher) run(ctx context.Context, w world.World) {
 
 func (p *publisher) runLane(ctx context.Context, l *lane[entry]) {
 	var rate pace
-	full := beforePublish.upTo(p.most())
+	gathers := beforePublish.upTo(p.most())
 	for {
 		batch, idle := p.take(ctx, l)
 		switch {
 		case len(batch) > 0:
 			start := p.w.Now()
 			p.publish(ctx, batch)
-			gather(ctx, p.house, l, full, rate.pause(len(batch), p.most(), start, p.w.Now(), full))
+			gather(ctx, p.house, l, gathers, rate.pause(len(batch), p.most(), start, p.w.Now(), gathers))
 		case !idle:
 			return
 		default:

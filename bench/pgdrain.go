@@ -184,14 +184,14 @@ func (s *stand) drainPabal(ctx context.Context, events int) (accepted float64, d
 	if err := t.fill(ctx, events, fillEvents, fillPending); err != nil {
 		return 0, d, err
 	}
-	began := time.Now()
 	d, err = t.drainOf(ctx, events, func() error {
+		began := time.Now()
 		p.works.run(running, func() error { return p.order.Run(running) })
 		for p.seen.confirmed.Load() < int64(events) {
 			if accepted == 0 && p.seen.accepted.Load() >= int64(events) {
 				accepted = float64(events) / time.Since(began).Seconds()
 			}
-			if err := ctx.Err(); err != nil {
+			if err := running.Err(); err != nil {
 				return err
 			}
 			time.Sleep(2 * time.Millisecond)
@@ -234,7 +234,7 @@ func (s *stand) drainSameRows(ctx context.Context, events int) (d drained, err e
 		if err := o.confirm(running, w, 1, handBatch, o.markSame); err != nil {
 			return err
 		}
-		return o.claimAll(ctx, t.sendBehind(running, w))
+		return o.claimAll(running, t.sendBehind(running, w))
 	})
 }
 

@@ -63,7 +63,7 @@ type tail struct {
 	o      *pabal.Operator
 	c      *tailCommand
 	from   time.Time // of what was recorded before, nothing is looked for
-	newest time.Time // of what was seen, and no earlier than from
+	newest time.Time // of what was seen
 	seen   map[uuid.UUID]time.Time
 	much   bool // since from there is more than a page
 	looks  int
@@ -103,9 +103,6 @@ func (t *tail) saw(e *event) {
 
 func (t *tail) next() error {
 	err := t.each(t.show)
-	if back := t.newest.Add(-tailLate); back.After(t.from) {
-		t.from = back
-	}
 	for id, at := range t.seen {
 		if at.Before(t.from) {
 			delete(t.seen, id)
@@ -136,8 +133,11 @@ func (t *tail) each(do func(*event)) error {
 			}
 		}
 		if len(found) < page {
-			if whole {
+			if whole { // until the next such look, an event may come late by tailLate
 				t.much = pages > 0
+				if back := t.newest.Add(-tailLate); back.After(t.from) {
+					t.from = back
+				}
 			}
 			return nil
 		}
