@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -118,15 +119,16 @@ func (b *bench) run(ctx context.Context, only string) error {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/pabal-go/pabal/cmd/pabal").CombinedOutput(); err != nil {
 		return fmt.Errorf("build pabal: %w\n%s", err, out)
 	}
-	known := false
+	var taken []string
 	for _, p := range parts {
 		if only != "" && !slices.ContainsFunc(strings.Split(only, ","), func(o string) bool {
 			return o == p.name || strings.HasPrefix(p.name, o+"-")
 		}) {
 			continue
 		}
-		known = true
+		before := times()
 		rows, err := p.run(ctx, b)
+		taken = append(taken, fmt.Sprintf("%s %.0f %%", p.name, 100*times().stolenSince(before)))
 		for _, r := range rows {
 			_, _ = fmt.Fprintf(b.out, "| %s | %s | %s |\n", r.what, r.measured, r.target)
 		}
@@ -134,9 +136,10 @@ func (b *bench) run(ctx context.Context, only string) error {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	if !known {
+	if len(taken) == 0 {
 		return fmt.Errorf("-only %q names no part", only)
 	}
+	_, _ = fmt.Fprintf(b.out, "\nOf the processors' time meanwhile the host gave to other machines (steal in proc(5)): %s.\n", strings.Join(taken, ", "))
 	for _, line := range b.plots {
 		_, _ = fmt.Fprintf(b.out, "\n%s\n", line)
 	}
@@ -150,6 +153,30 @@ func load() string {
 		return "unknown"
 	}
 	return strings.Join(strings.Fields(string(b))[:3], ", ")
+}
+
+// processors is what the machine's processors have spent their time on, in ticks.
+type processors struct{ stolen, all float64 }
+
+// times reads the first line of /proc/stat; what other systems have instead it does not know.
+func times() (t processors) {
+	b, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, field := range strings.Fields(line) {
+		n, err := strconv.ParseFloat(field, 64)
+		if err != nil || i > 8 { // the name; or what guests took, which is counted before
+			continue
+		}
+		if t.all += n; i == 8 {
+			t.stolen = n
+		}
+	}
+	return t
+}
+
+// stolenSince is a share.
+func (t processors) stolenSince(before processors) float64 {
+	return (t.stolen - before.stolen) / max(1, t.all-before.all)
 }
 
 // path makes a fresh directory.
