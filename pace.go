@@ -10,19 +10,19 @@ const (
 	callLeast  = time.Millisecond       // what a call, or a transaction, counts for: it costs two processes more than the time it takes
 	paceOver   = 200 * time.Millisecond // how far back the rate of events is looked at
 	onceForget = 16                     // batches after which a quick one no longer counts much
+	onceTimes  = 8
 )
 
 // gathering is how a batch gathers: until so many events have come; more of them would share what a batch costs by itself, but save
-// little. It lasts for the load times once, or times what the quickest batch takes where that is longer; never longer than longest. So
-// where one by one would almost do, next to nothing waits, however slow the disk is at the moment.
+// little. It lasts for most, where batches are slow for some times as long as the quickest, never longer than longest.
 type gathering struct {
 	events        int
-	once, longest time.Duration
+	most, longest time.Duration
 }
 
 var (
-	beforePublish  = gathering{24, time.Millisecond, 10 * time.Millisecond} // which delays everybody
-	beforeHandling = gathering{96, 3 * time.Millisecond, 50 * time.Millisecond}
+	beforePublish  = gathering{24, 3 * time.Millisecond, 10 * time.Millisecond} // which delays everybody
+	beforeHandling = gathering{96, 10 * time.Millisecond, 50 * time.Millisecond}
 )
 
 // upTo is how a batch gathers of which no more fit.
@@ -51,14 +51,9 @@ func (m *meter) add(n int, at world.Mono) {
 	}
 }
 
-// load is how many events come in the time in which a call that takes once serves one; NaN: none has come.
-func (m *meter) load(once time.Duration) float64 {
-	return m.events * float64(max(once, callLeast)) / m.span
-}
-
 // busy reports whether events come quicker than calls that take once could serve them one by one. Then fewer and larger batches serve
 // more; else waiting for a larger one would only delay.
-func (m *meter) busy(once time.Duration) bool { return m.load(once) > 1 }
+func (m *meter) busy(once time.Duration) bool { return m.events*float64(max(once, callLeast)) > m.span }
 
 // pace decides whether the next batch gathers.
 type pace struct {
@@ -78,6 +73,6 @@ func (p *pace) pause(n, most int, start, end world.Mono, g gathering) time.Durat
 	if n <= 1 || n >= most/2 || !p.busy(p.once) {
 		return 0
 	}
-	longest := min(p.load(p.once)*float64(max(g.once, p.once)), float64(g.longest))
-	return time.Duration(min(longest, float64(g.events)*p.span/p.events))
+	longest := min(max(g.most, onceTimes*p.once), g.longest)
+	return min(longest, time.Duration(float64(g.events)*p.span/p.events))
 }

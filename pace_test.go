@@ -15,7 +15,7 @@ type turn struct {
 
 func TestBatchesGatherUnderLoadOnly(t *testing.T) {
 	const ms, quick = time.Millisecond, 100 * time.Microsecond
-	gathers := gathering{32, 3 * ms, 50 * ms}
+	gathers := gathering{32, 10 * ms, 50 * ms}
 	for _, c := range []struct {
 		name string
 		most int
@@ -27,12 +27,11 @@ func TestBatchesGatherUnderLoadOnly(t *testing.T) {
 		{"alone", 256, []turn{{4, 2 * ms, ms}}, turn{1, ms / 2, ms}, 0},
 		{"until enough have come", 256, []turn{{20, 2 * ms, ms}}, turn{20, 2 * ms, ms}, 3200 * time.Microsecond},
 		{"no more than fit", 24, []turn{{10, ms, ms}}, turn{10, ms, ms}, 2400 * time.Microsecond},
-		{"bounded", 256, []turn{{4, 2 * ms, ms}}, turn{4, 2 * ms, ms}, 6 * ms},
-		{"calls count for what they cost, however quick", 256, []turn{{4, 2 * ms, quick}}, turn{4, 2 * ms, quick}, 6 * ms},
+		{"bounded", 256, []turn{{4, 2 * ms, ms}}, turn{4, 2 * ms, ms}, 10 * ms},
+		{"calls count for what they cost, however quick", 256, []turn{{4, 2 * ms, quick}}, turn{4, 2 * ms, quick}, 10 * ms},
 		{"one by one would do", 256, []turn{{1, 2 * ms, ms}}, turn{4, 2 * ms, ms}, 0},
-		{"slow ones would not", 256, []turn{{2, 8 * ms, 5 * ms}}, turn{2, 8 * ms, 5 * ms}, 6250 * time.Microsecond},
-		{"slower ones", 256, []turn{{2, 8 * ms, 10 * ms}}, turn{2, 8 * ms, 10 * ms}, 25 * ms},
-		{"more of them", 256, []turn{{5, 8 * ms, 10 * ms}}, turn{5, 8 * ms, 10 * ms}, 50 * ms},
+		{"slow ones would not", 256, []turn{{2, 8 * ms, 5 * ms}}, turn{2, 8 * ms, 5 * ms}, 40 * ms},
+		{"slower ones", 256, []turn{{2, 8 * ms, 10 * ms}}, turn{2, 8 * ms, 10 * ms}, 50 * ms},
 		{"together because of the last pause", 256, []turn{{1, 3 * ms, ms}, {6, 10 * ms, ms}}, turn{6, 10 * ms, ms}, 0},
 		{"larger ones take longer", 256, []turn{{1, 3 * ms, ms}, {2, 6 * ms, 3 * ms}}, turn{2, 5 * ms, 3 * ms}, 0},
 		{"after a pause", 256, []turn{{4, 2 * ms, ms}}, turn{4, time.Second, ms}, 0},
