@@ -59,6 +59,23 @@ func TestConnectionIsKilledDuringCommit(t *testing.T) {
 	}
 }
 
+// A COMMIT that the server gets when the event was looked for already, and was not there: it is published when it is due.
+func TestCommitTakesEffectAfterItsClaimLooked(t *testing.T) {
+	pool, url := open(t)
+	p := openPost(t, pool, url)
+	late := hostile.StartCommits(t, url, 0, hostile.CommitRates{Late: 1, LateBy: soon})
+	tx := must(connect(t, late.URL).Begin(t.Context()))(t)
+	p.record(tx, "x")
+	if err := tx.Commit(t.Context()); err == nil {
+		t.Error("COMMIT was answered")
+	}
+	p.state("x", driver.Doubtful)
+	if there := must(pgx.CollectExactlyOneRow(must(pool.Query(t.Context(), "select count(*) from pabal_event"))(t), pgx.RowTo[int]))(t); there != 0 {
+		t.Error("COMMIT has taken effect")
+	}
+	p.arrives("x", inLease)
+}
+
 // With InTx, COMMIT travels with the events; when no answer comes, not even Record's, what was committed is claimed at once.
 func TestConnectionIsKilledDuringInTx(t *testing.T) {
 	for _, after := range []bool{false, true} {

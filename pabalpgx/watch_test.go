@@ -3,6 +3,7 @@ package pabalpgx_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -153,7 +154,7 @@ var endings = []struct {
 		p.exec(tx, "commit")
 	}, driver.Doubtful, true, false},
 	{"a transaction longer than the lease", func(p *post, tx pgx.Tx) {
-		p.exec(tx, "select pg_sleep(1.2)")
+		p.exec(tx, "select pg_sleep("+strconv.FormatFloat((testLease+soon/2).Seconds(), 'f', 1, 64)+")")
 		p.exec(tx, "commit")
 	}, driver.Proven, true, false},
 	{"the connection is closed", func(p *post, tx pgx.Tx) {

@@ -16,6 +16,8 @@ import (
 type CommitRates struct {
 	Refused  float64 // its connection is cut before the server gets it
 	Lost     float64 // its connection is cut once the server has answered, and before the client knows
+	Late     float64 // its client is cut off, and the server gets it after
+	LateBy   time.Duration
 	Slow     float64 // it waits, up to
 	SlowMost time.Duration
 }
@@ -73,7 +75,7 @@ func (c *Commits) Set(rates CommitRates) {
 	c.rates = rates
 }
 
-// Done answers how often each misbehaviour happened: refused, lost, slow.
+// Done answers how often each misbehaviour happened: refused, lost, late, slow.
 func (c *Commits) Done() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,23 +106,31 @@ func (c *Commits) drop(end net.Conn) {
 	_ = end.Close()
 }
 
-// decide says what becomes of a COMMIT.
-func (c *Commits) decide() (refused, lost bool, wait time.Duration) {
+// fate is what becomes of a COMMIT.
+type fate struct {
+	refused, lost bool
+	wait, late    time.Duration // before the server gets it, once its client is cut off
+}
+
+func (c *Commits) decide() (f fate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.random.Float64() < c.rates.Slow {
 		c.done["slow"]++
-		wait = time.Duration(c.random.Int64N(int64(c.rates.SlowMost) + 1))
+		f.wait = time.Duration(c.random.Int64N(int64(c.rates.SlowMost) + 1))
 	}
 	switch n := c.random.Float64(); {
 	case n < c.rates.Refused:
 		c.done["refused"]++
-		refused = true
+		f.refused = true
 	case n < c.rates.Refused+c.rates.Lost:
 		c.done["lost"]++
-		lost = true
+		f.lost = true
+	case n < c.rates.Refused+c.rates.Lost+c.rates.Late:
+		c.done["late"]++
+		f.lost, f.late = true, c.rates.LateBy
 	}
-	return refused, lost, wait
+	return f
 }
 
 func (c *Commits) serve(client net.Conn) {
@@ -171,7 +181,7 @@ func carryAnswers(client io.Writer, server io.Reader, lost <-chan struct{}) {
 }
 
 // carryCalls forwards what the client sends until it ends, or a COMMIT is refused or to be lost.
-func (c *Commits) carryCalls(client io.Reader, server io.Writer, losing chan<- struct{}) {
+func (c *Commits) carryCalls(client net.Conn, server io.Writer, losing chan<- struct{}) {
 	b := make([]byte, 1<<16)
 	for {
 		n, err := client.Read(b)
@@ -179,13 +189,17 @@ func (c *Commits) carryCalls(client io.Reader, server io.Writer, losing chan<- s
 			return
 		}
 		if bytes.Contains(bytes.ToLower(b[:n]), []byte("commit\x00")) { // the text of a query ends with a zero
-			refused, lost, wait := c.decide()
-			<-time.After(wait)
-			if refused {
+			f := c.decide()
+			<-time.After(f.wait)
+			if f.refused {
 				return
 			}
-			if lost {
+			if f.lost {
 				close(losing)
+				if f.late > 0 {
+					c.drop(client)
+					<-time.After(f.late)
+				}
 				_, _ = server.Write(b[:n]) // if it has gone there is no answer either
 				return
 			}

@@ -57,7 +57,7 @@ func (a *avenue) settles(total ...*shop.Traffic) {
 		sum.Paid += t.Paid
 		sum.Cancelled += t.Cancelled
 	}
-	a.books(sum, a.stop)
+	a.reconciled(sum)
 }
 
 func brokerIsAway(t *testing.T) {

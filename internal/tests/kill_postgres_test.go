@@ -35,6 +35,7 @@ func openAvenue(t *testing.T, o *servers.NATSOptions, settings ...string) *avenu
 		db: each + "&application_name={role}", broker: a.nats.URL,
 		relay: a.postgres.Database("shop_order") + "&application_name=relay",
 	})
+	a.prices = &prices{street: a.street, database: a.postgres.Database("shop_order"), answered: map[string]int64{}}
 	return a
 }
 

@@ -20,6 +20,7 @@ type street struct {
 	process                     // what clients see: one address for all, and the books
 	houses  map[string]*process // by role; "relay"
 	rows    []string            // the houses' names in the order in which they start
+	prices  *prices             // that change beside each load; nil: nobody would see in which order
 }
 
 // stack is what a street stands on.
@@ -92,8 +93,13 @@ func (s *street) during(load shop.Load, do func()) *shop.Traffic {
 		}
 	})
 	until(s.t, "an order is paid", func() bool { return len(s.heard.orders()) > before }) // the catalogue is there
+	stop := func() {}
+	if s.prices != nil {
+		stop = s.prices.change()
+	}
 	do()
 	loading.Wait()
+	stop()
 	if traffic == nil {
 		s.t.FailNow()
 	}
@@ -147,7 +153,16 @@ func (s *street) rounds(victims []victim) {
 		total.Paid += traffic.Paid
 		total.Cancelled += traffic.Cancelled
 	}
+	s.reconciled(total)
+}
+
+// reconciled has the street's books closed, and looks at the order in which it was told of prices.
+func (s *street) reconciled(total shop.Progress) {
+	s.t.Helper()
 	s.books(total, s.stop)
+	if s.prices != nil {
+		s.prices.inOrder(s.t)
+	}
 }
 
 // status is what the command says of a role's store, and its exit code.
