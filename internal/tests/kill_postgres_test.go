@@ -17,7 +17,7 @@ import (
 type avenue struct {
 	*street
 	postgres *servers.PostgresServer
-	nats     *servers.NATSServer
+	nats     *servers.NATSServer // nil: it stands on a cluster
 }
 
 func openAvenue(t *testing.T, o *servers.NATSOptions, settings ...string) *avenue {
@@ -26,13 +26,22 @@ func openAvenue(t *testing.T, o *servers.NATSOptions, settings ...string) *avenu
 		o = &servers.NATSOptions{}
 	}
 	o.SyncAlways = true // as NATS advises where nothing acknowledged may be lost
-	a := &avenue{postgres: servers.Postgres(t, append(settings, "fsync=on")...), nats: servers.NATS(t, o)}
+	n := servers.NATS(t, o)
+	a := openAvenueOn(t, n.URL, settings...)
+	a.nats = n
+	return a
+}
+
+// openAvenueOn makes one whose broker is there.
+func openAvenueOn(t *testing.T, broker string, settings ...string) *avenue {
+	t.Helper()
+	a := &avenue{postgres: servers.Postgres(t, append(settings, "fsync=on")...)}
 	for _, role := range shop.Roles() {
 		a.sql(t, "create database shop_"+role)
 	}
 	each := strings.Replace(a.postgres.Database("shop_role"), "/shop_role", "/shop_{role}", 1) // URL writes no braces
 	a.street = openStreet(t, stack{
-		db: each + "&application_name={role}", broker: a.nats.URL,
+		db: each + "&application_name={role}", broker: broker,
 		relay: a.postgres.Database("shop_order") + "&application_name=relay",
 	})
 	a.prices = &prices{street: a.street, database: a.postgres.Database("shop_order"), answered: map[string]int64{}}
@@ -70,11 +79,27 @@ func TestKilledProcessesOnPostgresAndNATSLoseNothingAndDoubleNothing(t *testing.
 	}
 	a := openAvenue(t, nil)
 	a.start()
-	a.rounds(append(a.inhabitants(),
+	a.rounds(*killRounds, append(a.inhabitants(),
 		victim{"NATS", a.nats.Kill, a.nats.Start},
 		victim{"PostgreSQL", a.postgres.Kill, a.postgres.Start},
 		victim{"a backend of PostgreSQL", a.killBackend, a.postgres.Answers},
 	))
+}
+
+// TestKilledLeaderOfAClusterLosesNothingAndDoublesNothing has three servers of NATS, streams with three replicas, and kills, beside each
+// role and the relay, whichever server leads the stream at that moment.
+func TestKilledLeaderOfAClusterLosesNothingAndDoublesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills real processes")
+	}
+	cluster := servers.StartNATSCluster(t, &servers.NATSOptions{SyncAlways: true})
+	a := openAvenueOn(t, cluster.URL)
+	a.start()
+	var leader *servers.NATSServer
+	a.rounds(max(1, *killRounds/3), append(a.inhabitants(), victim{"the stream's leader",
+		func() { leader = cluster.Leader("pabal"); leader.Kill() },
+		func() { leader.Start(); cluster.Current() },
+	}))
 }
 
 // killBackend kills one of the order service's: the server then ends all others, and recovers as after a crash.

@@ -27,5 +27,5 @@ func TestKilledRolesLoseNothingAndDoubleNothing(t *testing.T) {
 		env:    []string{"AWS_ENDPOINT_URL=" + aws.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x"},
 	})
 	s.start()
-	s.rounds(append(s.inhabitants(), victim{"server of SNS and SQS", aws.Kill, aws.Start}))
+	s.rounds(*killRounds, append(s.inhabitants(), victim{"server of SNS and SQS", aws.Kill, aws.Start}))
 }

@@ -124,8 +124,8 @@ func (s *street) inhabitants() (all []victim) {
 	return all
 }
 
-// rounds makes traffic and kills, in its midst, each victim, in any order, at any moment. In the end all books must agree.
-func (s *street) rounds(victims []victim) {
+// rounds makes traffic n times and kills, in its midst, each victim, in any order, at any moment. In the end all books must agree.
+func (s *street) rounds(n int, victims []victim) {
 	t := s.t
 	t.Helper()
 	seed := *killSeed
@@ -135,7 +135,7 @@ func (s *street) rounds(victims []victim) {
 	t.Logf("seed %d: go test -run %s -kill.rounds %d -kill.seed %d", seed, t.Name(), *killRounds, seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	var total shop.Progress
-	for round := range *killRounds {
+	for round := range n {
 		start := time.Now()
 		load := shop.Load{For: 9 * time.Second, Rate: 40, Seed: seed + uint64(round), Patience: time.Minute}
 		traffic := s.during(load, func() {
