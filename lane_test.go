@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/world"
 )
 
@@ -137,5 +138,61 @@ func TestGatheringEndsWithEnough(t *testing.T) {
 	_ = l.wake.Wait(t.Context(), 0)
 	if put(); !l.wake.Wait(t.Context(), 0) {
 		t.Error("one that comes later wakes nobody")
+	}
+}
+
+// A batch is of one handler: arrivals of others are passed over, and what else there is of their keys, which would overtake them. What
+// was tried before is alone.
+func TestBatchPassesOverOtherHandlersAndTheirKeys(t *testing.T) {
+	c, _ := planned(driver.Loaded{Cursors: make([]driver.Cursor, 1), Waiting: make([][]driver.Row, 1), WaitingCount: make([]int, 1)})
+	c.handlers = map[string]*handler[int]{"paid": {name: "paid", batch: true}, "viewed": {name: "viewed", batch: true}, "alone": {name: "alone"}}
+	c.o.Batch = 5
+	l := c.lanes[0]
+	arrive := func(name, kind, key string) *arrival {
+		row := planRow(1)
+		row.Type, row.Key, row.Reason = kind, key, name
+		if key == "" {
+			row.Position = 0
+		}
+		a := planArrival(row)
+		a.delivery = &driver.Delivery{Attempt: 1}
+		return a
+	}
+	over := arrive("over", "paid", "A")
+	over.over = true
+	again := arrive("3", "paid", "B")
+	again.delivery.Attempt = 2
+	l.queue = []*arrival{
+		arrive("1", "paid", "A"), arrive("2", "viewed", "B"), over, again, arrive("4", "alone", ""), arrive("5", "paid", ""),
+		arrive("6", "paid", "A"), arrive("7", "viewed", "A"), arrive("8", "paid", "A"), arrive("9", "viewed", "C"), arrive("10", "paid", "D"),
+	}
+	for _, want := range []string{"[1 5 6 10]", "[2 7 9]", "[3]", "[4]", "[8]", "[]"} {
+		group, _ := c.take(t.Context(), l)
+		names := []string{}
+		for _, a := range group {
+			names = append(names, a.row.Reason)
+		}
+		if got := fmt.Sprint(names); got != want {
+			t.Errorf("a batch of %s, want %s", got, want)
+		}
+	}
+}
+
+// However many are passed over, those a batch looks through are bounded.
+func TestBatchLooksThroughSoManyAtMost(t *testing.T) {
+	c, _ := planned(driver.Loaded{Cursors: make([]driver.Cursor, 1), Waiting: make([][]driver.Row, 1), WaitingCount: make([]int, 1)})
+	c.handlers = map[string]*handler[int]{"paid": {name: "paid", batch: true}, "viewed": {name: "viewed", batch: true}}
+	c.o.Batch = 5
+	l := c.lanes[0]
+	for n := range 1 + passMost*c.o.Batch + 1 {
+		a := planArrival(driver.Row{Type: "viewed"})
+		if n == 0 || n == passMost*c.o.Batch+1 {
+			a.row.Type = "paid"
+		}
+		a.delivery = &driver.Delivery{Attempt: 1}
+		l.queue = append(l.queue, a)
+	}
+	if group, _ := c.take(t.Context(), l); len(group) != 1 || len(l.queue) != passMost*c.o.Batch+1 {
+		t.Errorf("a batch of %d, %d are left", len(group), len(l.queue))
 	}
 }

@@ -76,8 +76,11 @@ func (c *Consumer[X]) runLane(ctx, patience context.Context, w world.World, l *l
 	}
 }
 
-// take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. When ctx has
-// ended, what was not started is given back.
+// passMost bounds what a batch passes over, in batches.
+const passMost = 4
+
+// take removes from a lane what goes into one transaction: arrivals of one batch handler, or a single one. Arrivals of other handlers
+// are passed over, and so is then what else there is of their keys. When ctx has ended, what was not started is given back.
 func (c *Consumer[X]) take(ctx context.Context, l *lane[*arrival]) (group []*arrival, stop bool) {
 	c.house.mu.Lock()
 	defer c.house.mu.Unlock()
@@ -86,19 +89,31 @@ func (c *Consumer[X]) take(ctx context.Context, l *lane[*arrival]) (group []*arr
 		l.queue = nil
 		return nil, true
 	}
-	for len(l.queue) > 0 && len(group) < c.o.Batch {
-		a := l.queue[0]
-		if len(group) > 0 && (!c.batches(a) || !c.batches(group[0]) || c.handlers[a.row.Type] != c.handlers[group[0].row.Type]) {
-			break
-		}
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
-		if a.over {
+	var passed []*arrival
+	var keys map[uint64]bool // of those passed
+	n, most := 0, c.o.Batch
+	for ; n < len(l.queue) && len(group) < most && len(passed) < passMost*c.o.Batch; n++ {
+		switch a := l.queue[n]; {
+		case a.over:
 			c.left(a)
-			continue
+		case len(group) == 0:
+			group = append(group, a)
+			if !c.batches(a) {
+				most = 1
+			}
+		case c.batches(a) && c.handlers[a.row.Type] == c.handlers[group[0].row.Type] && (a.row.Position == 0 || !keys[keyOf(a)]):
+			group = append(group, a)
+		default:
+			if passed = append(passed, a); keys == nil {
+				keys = map[uint64]bool{}
+			}
+			keys[keyOf(a)] = true
 		}
-		group = append(group, a)
 	}
+	from := n - len(passed)
+	copy(l.queue[from:], passed)
+	clear(l.queue[:from])
+	l.queue = l.queue[from:]
 	return group, false
 }
 
