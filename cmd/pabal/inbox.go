@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,19 +77,25 @@ func (c *listInboxCommand) Run(a *app) error {
 	})
 }
 
-// rows adds those of a consumer. All states are read: a row may wait for one of another state.
+// rows adds those of a consumer that are asked for, and tells of the ones that were left off.
 func (c *listInboxCommand) rows(a *app, o *pabal.Operator, consumer string, list []kept) ([]kept, error) {
-	rows, err := o.Received(a.ctx, consumer, driver.RowFilter{Source: c.Source, Topic: c.Topic, Key: c.Key, Limit: page})
+	f := driver.RowFilter{Source: c.Source, Topic: c.Topic, Key: c.Key, Limit: min(c.Limit+1, page)}
+	f.State = map[string]driver.RowState{"any": driver.Done, "held": driver.Held, "parked": driver.Parked}[c.State] // Done: both
+	rows, err := o.Received(a.ctx, consumer, f)
 	if err != nil {
 		return nil, err
 	}
-	n := 0
-	for i, why := range o.Explain(consumer, rows) {
+	if len(rows) > c.Limit || len(rows) == page { // of a whole page nobody knows whether it was the last
+		rows = rows[:c.Limit]
+		_, _ = fmt.Fprintf(a.stderr, "%s: the first %d are listed, and there may be more: give --source, --topic or --key, or --limit up to %d\n",
+			consumer, c.Limit, page)
+	}
+	before, err := predecessors(a, o, consumer, rows)
+	if err != nil {
+		return nil, err
+	}
+	for i, why := range o.Explain(consumer, slices.Concat(rows, before))[:len(rows)] {
 		r := &rows[i]
-		if c.State != "any" && c.State != r.State.String() || n == c.Limit {
-			continue
-		}
-		n++
 		next := r.NextAt
 		if next.Year() > 9999 {
 			next = time.Time{}
@@ -100,6 +107,28 @@ func (c *listInboxCommand) rows(a *app, o *pabal.Operator, consumer string, list
 		})
 	}
 	return list, nil
+}
+
+// predecessors are the rows that others wait for and that are not among them: of another state, or further down.
+func predecessors(a *app, o *pabal.Operator, consumer string, rows []driver.Row) (found []driver.Row, err error) {
+	among, wanted := map[uuid.UUID]bool{}, []uuid.UUID{}
+	for i := range rows {
+		among[rows[i].ID] = true
+	}
+	for i := range rows {
+		if prev := rows[i].Prev; !prev.IsZero() && !among[prev.ID] {
+			among[prev.ID] = true
+			wanted = append(wanted, prev.ID)
+		}
+	}
+	for some := range slices.Chunk(wanted, page/10) { // an event has a row for each redelivery too
+		more, err := o.Received(a.ctx, consumer, driver.RowFilter{IDs: some, Limit: page})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	return found, nil
 }
 
 func printKept(w io.Writer, now time.Time, list []kept) {
