@@ -91,7 +91,7 @@ func printEvents(w io.Writer, events []event) {
 
 type showEventCommand struct {
 	storeFlags
-	At []string `help:"Also look into the inboxes of this store: the consumers' (repeat it)." placeholder:"ADDRESS"`
+	At []string `help:"Also look into the inboxes of this store: the consumers' (repeat it)." placeholder:"ADDRESS" sep:"none"`
 	ID string   `arg:"" name:"id" help:"The event's id."`
 }
 

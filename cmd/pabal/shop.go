@@ -359,5 +359,9 @@ func redacted(address string) string {
 	if u, err := url.Parse(address); err == nil {
 		return u.Redacted()
 	}
+	scheme, rest, is := strings.Cut(address, "://")
+	if at := strings.LastIndex(rest, "@"); is && at >= 0 { // what no URL can hold may stand in a password
+		return scheme + "://xxxxx" + rest[at:]
+	}
 	return address
 }
