@@ -30,11 +30,10 @@ type filterFlags struct {
 	Type  string `help:"Events of this type."`
 	Key   string `help:"Events of this key."`
 	From  moment `help:"Recorded at or after: RFC 3339, or how long ago (90m)." placeholder:"TIME"`
-	Until moment `help:"Recorded before: RFC 3339, or how long ago." placeholder:"TIME"`
 }
 
 func (f *filterFlags) filter() driver.EventFilter {
-	return driver.EventFilter{Topic: f.Topic, Type: f.Type, Key: f.Key, From: f.From.Time, To: f.Until.Time}
+	return driver.EventFilter{Topic: f.Topic, Type: f.Type, Key: f.Key, From: f.From.Time}
 }
 
 const (
@@ -45,6 +44,7 @@ const (
 type listEventsCommand struct {
 	storeFlags
 	filterFlags
+	Until  moment `help:"Recorded before: RFC 3339, or how long ago." placeholder:"TIME"`
 	State  string `help:"unconfirmed, confirmed, parked, or late: unconfirmed for over a minute." default:"any" enum:"any,unconfirmed,confirmed,parked,late"`
 	Oldest bool   `help:"The oldest first."`
 	Limit  int    `short:"n" help:"How many at most, up to 10,000." default:"50"`
@@ -54,7 +54,11 @@ func (c *listEventsCommand) Run(a *app) error {
 	if c.Limit < 1 || c.Limit > listMax {
 		return usage("--limit %d: from 1 to %d", c.Limit, listMax)
 	}
+	if err := checkSpan(c.From, c.Until); err != nil {
+		return err
+	}
 	f := c.filter()
+	f.To = c.Until.Time
 	f.State = map[string]driver.EventState{"any": driver.AnyState, "unconfirmed": driver.Unconfirmed, "confirmed": driver.ConfirmedOnly,
 		"parked": driver.ParkedOnly, "late": driver.LateOnly}[c.State]
 	f.Late, f.Descending = time.Minute, !c.Oldest

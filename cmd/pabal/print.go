@@ -79,3 +79,11 @@ func (m *moment) UnmarshalText(text []byte) error {
 	m.Time = t.UTC()
 	return nil
 }
+
+// checkSpan refuses a --from and an --until with nothing between them.
+func checkSpan(from, until moment) error {
+	if from.IsZero() || until.IsZero() || from.Before(until.Time) {
+		return nil
+	}
+	return usage("--from %s is not before --until %s: nothing lies between them", from.Format(time.RFC3339), until.Format(time.RFC3339))
+}

@@ -24,12 +24,12 @@ type redeliverCommand struct {
 	Key    string   `help:"Events of this key."`
 	From   moment   `help:"Recorded at or after: RFC 3339, or how long ago (90m)." placeholder:"TIME"`
 	Until  moment   `help:"Recorded before; default: what is recorded by now." placeholder:"TIME"`
-	ID     []string `name:"id" help:"These events."`
+	ID     []string `name:"id" help:"These events, up to 1,000."`
 	To     string   `help:"Straight to this consumer's queue; default: through the topic, to all."`
 	Again  bool     `help:"Have consumers handle again what they have handled."`
-	Rate   int      `help:"Events per second." default:"100"`
-	By     string   `help:"Who asks, for the record; default: the user of this process."`
-	Why    string   `help:"Why, for the record."`
+	Rate   int      `help:"Events per second, 1 to 10,000." default:"100"`
+	By     string   `help:"Who asks, for the record, in up to 255 bytes; default: the user of this process."`
+	Why    string   `help:"Why, for the record, in up to 500 bytes."`
 	DryRun bool     `help:"Only say how many events match, and show the first of them."`
 	Sample int      `help:"How many of them to show." default:"10"`
 	Follow bool     `short:"f" help:"Show how far it is until it is done. An interrupt ends the showing, not the redelivery."`
@@ -45,18 +45,18 @@ type preview struct {
 
 func (c *redeliverCommand) Run(a *app) error {
 	ids, err := parseIDs(c.ID)
+	if err == nil {
+		err = c.check()
+	}
 	if err != nil {
 		return err
-	}
-	if c.Sample < 1 || c.Sample > page {
-		return usage("--sample %d: from 1 to %d", c.Sample, page)
 	}
 	r := pabal.Redelivery{Topic: c.Topic, Type: c.Type, Key: c.Key, From: c.From.Time, Until: c.Until.Time, IDs: ids, Consumer: c.To,
 		Again: c.Again, Rate: c.Rate, By: c.By, Why: c.Why}
 	if u, err := user.Current(); r.By == "" && err == nil {
 		r.By = u.Username
 	}
-	err = c.operator(a.ctx, func(o *pabal.Operator) error {
+	return c.operator(a.ctx, func(o *pabal.Operator) error {
 		if c.DryRun {
 			return c.preview(a, o, r)
 		}
@@ -70,10 +70,33 @@ func (c *redeliverCommand) Run(a *app) error {
 		return a.said(map[string]uuid.UUID{"redelivery": job},
 			"redelivery %s is ordered: a running client of the source carries it out; see pabal events redeliveries", job)
 	})
-	if err != nil && strings.HasPrefix(err.Error(), "redelivery:") {
-		return &exit{exitUsage, err}
+}
+
+const (
+	rateMax = 10_000
+	byMax   = 255 // bytes
+	whyMax  = 500
+)
+
+// check refuses what [pabal.Redelivery] or the database would, in terms of flags.
+func (c *redeliverCommand) check() error {
+	switch {
+	case c.Topic == "" && len(c.ID) == 0:
+		return usage("which events? Give --topic or --id; --type, --key, --from and --until narrow them")
+	case c.Key != "" && c.Topic == "":
+		return usage("--key %s: give its --topic too; keys of different topics have nothing to do with each other", c.Key)
+	case len(c.ID) > page:
+		return usage("%d times --id: up to %d; order several redeliveries, or give --topic, --from and --until", len(c.ID), page)
+	case c.Rate < 1 || c.Rate > rateMax:
+		return usage("--rate %d: from 1 to %d events per second; without it, 100", c.Rate, rateMax)
+	case len(c.By) > byMax:
+		return usage("--by of %d bytes: up to %d", len(c.By), byMax)
+	case len(c.Why) > whyMax:
+		return usage("--why of %d bytes: up to %d", len(c.Why), whyMax)
+	case c.Sample < 1 || c.Sample > page:
+		return usage("--sample %d: from 1 to %d", c.Sample, page)
 	}
-	return err
+	return checkSpan(c.From, c.Until)
 }
 
 func (c *redeliverCommand) preview(a *app, o *pabal.Operator, r pabal.Redelivery) error {

@@ -14,12 +14,21 @@ type relayCommand struct {
 	brokerFlags
 	endpointFlags
 	Source string        `help:"The source whose events the store keeps; default: what is stored."`
-	Sweep  time.Duration `help:"How often the store is looked at." default:"500ms"`
+	Sweep  time.Duration `help:"How often the store is looked at, 100ms to 1m." default:"500ms"`
 }
+
+// What pabal.Options allows.
+const (
+	sweepMin = 100 * time.Millisecond
+	sweepMax = time.Minute
+)
 
 func (c *relayCommand) Run(a *app) error {
 	if c.Broker == "" {
 		return usage("--broker is missing: give %s", brokerForms())
+	}
+	if c.Sweep < sweepMin || c.Sweep > sweepMax {
+		return usage("--sweep %v: from %v to %v", c.Sweep, sweepMin, sweepMax)
 	}
 	e, err := c.endpointFlags.open(a)
 	if err != nil {
