@@ -71,7 +71,7 @@ func (c *listInboxCommand) Run(a *app) error {
 			}
 		}
 		if !known && c.Consumer != "" {
-			return &exit{exitFailed, fmt.Errorf("--consumer %s: this store has none of that name; see pabal status", c.Consumer)}
+			return unknownConsumer(c.Consumer)
 		}
 		return a.answer(list, func(w io.Writer) { printKept(w, s.Now, list) })
 	})
@@ -110,7 +110,7 @@ func (c *listInboxCommand) rows(a *app, o *pabal.Operator, consumer string, list
 }
 
 // predecessors are the rows that others wait for and that are not among them: of another state, or further down.
-func predecessors(a *app, o *pabal.Operator, consumer string, rows []driver.Row) (found []driver.Row, err error) {
+func predecessors(a *app, o *pabal.Operator, consumer string, rows []driver.Row) ([]driver.Row, error) {
 	among, wanted := map[uuid.UUID]bool{}, []uuid.UUID{}
 	for i := range rows {
 		among[rows[i].ID] = true
@@ -121,7 +121,12 @@ func predecessors(a *app, o *pabal.Operator, consumer string, rows []driver.Row)
 			wanted = append(wanted, prev.ID)
 		}
 	}
-	for some := range slices.Chunk(wanted, page/10) { // an event has a row for each redelivery too
+	return rowsOf(a, o, consumer, wanted)
+}
+
+// rowsOf are those of events.
+func rowsOf(a *app, o *pabal.Operator, consumer string, ids []uuid.UUID) (found []driver.Row, err error) {
+	for some := range slices.Chunk(ids, page/10) { // an event has a row for each redelivery too
 		more, err := o.Received(a.ctx, consumer, driver.RowFilter{IDs: some, Limit: page})
 		if err != nil {
 			return nil, err
@@ -142,25 +147,4 @@ func printKept(w io.Writer, now time.Time, list []kept) {
 			_, _ = fmt.Fprintf(w, "    %s\n", k.Command)
 		}
 	}
-}
-
-type inboxOrderFlags struct {
-	Consumer string `help:"The consumer whose inbox keeps the events." required:""`
-	orderFlags
-}
-
-type retryInboxCommand struct{ inboxOrderFlags }
-
-func (c *retryInboxCommand) Run(a *app) error {
-	return c.order(a, "retrying", "in the inbox of "+c.Consumer, func(o *pabal.Operator, ids []uuid.UUID) (int, error) {
-		return o.RetryReceived(a.ctx, c.Consumer, ids...)
-	})
-}
-
-type skipInboxCommand struct{ inboxOrderFlags }
-
-func (c *skipInboxCommand) Run(a *app) error {
-	return c.order(a, "skipping", "in the inbox of "+c.Consumer, func(o *pabal.Operator, ids []uuid.UUID) (int, error) {
-		return o.SkipReceived(a.ctx, c.Consumer, ids...)
-	})
 }
