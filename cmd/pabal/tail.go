@@ -44,16 +44,8 @@ func (c *tailCommand) Run(a *app) error {
 		}
 		ticker := time.NewTicker(c.Every)
 		defer ticker.Stop()
-		for {
-			select {
-			case <-a.ctx.Done():
-				return nil
-			case <-ticker.C:
-				if err := t.next(); err != nil && a.ctx.Err() == nil {
-					return err
-				}
-			}
-		}
+		t.follow(ticker.C)
+		return nil
 	})
 }
 
@@ -92,6 +84,31 @@ func (t *tail) begin() error {
 	}
 	// What is there and not among the last is not news.
 	return t.each(func(e *event) { t.saw(e) })
+}
+
+// follow looks at each tick, until ctx ends. A database that is away is told of, and waited for.
+func (t *tail) follow(ticks <-chan time.Time) {
+	told := "" // what is wrong
+	for {
+		select {
+		case <-t.a.ctx.Done():
+			return
+		case <-ticks:
+		}
+		wrong := ""
+		if err := t.next(); err != nil {
+			wrong = err.Error()
+		}
+		switch {
+		case t.a.ctx.Err() != nil || wrong == told:
+			continue
+		case wrong != "":
+			t.a.log.Warn("events cannot be read, trying again", "err", wrong)
+		default:
+			t.a.log.Warn("events are read again")
+		}
+		told = wrong
+	}
 }
 
 func (t *tail) saw(e *event) {
