@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"os/user"
-	"slices"
 	"strings"
 	"time"
 
@@ -209,62 +207,4 @@ func (c *redeliveriesCommand) Run(a *app) error {
 			}
 		})
 	})
-}
-
-// follow shows how far a redelivery is, until it is done or a.ctx ends.
-func follow(a *app, o *pabal.Operator, id uuid.UUID) error {
-	total := -1
-	bar := isTerminal(os.Stderr)
-	ticker := time.NewTicker(500 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		s, err := o.Status(a.ctx)
-		if err != nil && a.ctx.Err() == nil {
-			return err
-		}
-		if err == nil {
-			i := slices.IndexFunc(s.Jobs, func(j driver.Job) bool { return j.ID == id })
-			if i < 0 {
-				return &exit{exitFailed, fmt.Errorf("redelivery %s is not among the last ones: see pabal events redeliveries", id)}
-			}
-			r := redeliveryOf(&s.Jobs[i])
-			if total < 0 {
-				if total, _, err = o.Matching(a.ctx, r.Redelivery, 1); err != nil {
-					return err
-				}
-			}
-			if bar {
-				_, _ = fmt.Fprintf(a.stderr, "\r%s\x1b[K", progress(r.Sent, total, r.Rate, s.Now.Sub(r.OrderedAt)))
-			}
-			if !r.FinishedAt.IsZero() {
-				if bar {
-					_, _ = fmt.Fprintln(a.stderr)
-				}
-				return a.said(r, "redelivery %s is done: %d events to %s", id, r.Sent, target(r.Redelivery))
-			}
-		}
-		select {
-		case <-ticker.C:
-		case <-a.ctx.Done():
-			return &exit{exitFailed, fmt.Errorf("the redelivery goes on; follow it again with pabal events redeliveries --follow %s", id)}
-		}
-	}
-}
-
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-const barWidth = 30
-
-// progress is a line that says how much of a redelivery is done.
-func progress(sent, total, rate int, waited time.Duration) string {
-	if sent == 0 && waited > 45*time.Second {
-		return fmt.Sprintf("waiting for %v: a running client of the source carries it out, or pabal relay", waited.Round(time.Second))
-	}
-	share := min(float64(sent)/float64(max(total, 1)), 1)
-	done := int(share * barWidth)
-	return fmt.Sprintf("[%s%s] %d of %d (%.0f %%), %v left", strings.Repeat("#", done), strings.Repeat(".", barWidth-done), sent, total,
-		100*share, takes(max(total-sent, 0), rate))
 }
