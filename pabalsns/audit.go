@@ -22,7 +22,7 @@ func (b *Broker) Audit(ctx context.Context, t driver.Topology) ([]driver.Finding
 		findings = append(findings, driver.Finding{Promise: "P1", What: err.Error(), Mend: "change that policy by hand"})
 	}
 	for _, c := range changes {
-		f := driver.Finding{Promise: "P1", What: c.resource + " is missing", Mend: "pabal topology apply"}
+		f := driver.Finding{Promise: "P1", What: c.resource + " is missing", Mend: "pabal topology apply --file FILE"}
 		if c.action == "set" {
 			f.What = fmt.Sprintf("%s of %s is %s, not %s", c.attribute, c.resource, orNone(c.from), c.to)
 		}

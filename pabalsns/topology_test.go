@@ -216,7 +216,7 @@ func TestAuditFindsWhatIsWrong(t *testing.T) {
 		fmt.Fprintf(&all, "%s (%s)\n", f.What, f.Mend)
 	}
 	for _, want := range []string{
-		"RedrivePolicy of queue settlement is", "queue settlement is encrypted with alias/aws/sqs", "queue settlement delays every message by 5s",
+		"RedrivePolicy of queue settlement is", "(pabal topology apply --file FILE)", "queue settlement is encrypted with alias/aws/sqs", "queue settlement delays every message by 5s",
 		"keeps messages no longer than its queue", "dead-letter queue settlement-dlq holds about 1 messages (pabal topology revive --queue settlement)",
 	} {
 		if !strings.Contains(all.String(), want) {

@@ -45,6 +45,13 @@ func (f *topologyFlags) topology() (driver.Topology, error) {
 	return readTopology(f.File)
 }
 
+// whose says on stderr whose topology a command is about, if that is not the caller's own.
+func (f *topologyFlags) whose(a *app) {
+	if f.File == "" {
+		_, _ = fmt.Fprintln(a.stderr, "This is the topology of the shop, the reference system: --file FILE names your own.")
+	}
+}
+
 func readTopology(file string) (t driver.Topology, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -108,6 +115,7 @@ type planCommand struct{ topologyFlags }
 
 func (c *planCommand) Run(a *app) error {
 	return c.with(a, func(b driver.Broker, t driver.Topology) error {
+		c.whose(a)
 		changes, err := plan(a, b, t)
 		if err != nil {
 			return err
@@ -149,6 +157,7 @@ type applyCommand struct{ topologyFlags }
 
 func (c *applyCommand) Run(a *app) error {
 	return c.with(a, func(b driver.Broker, t driver.Topology) error {
+		c.whose(a)
 		changes, err := plan(a, b, t)
 		if err != nil {
 			return err
@@ -191,6 +200,7 @@ func (c *verifyCommand) Run(a *app) error {
 		return usage("--patience %v: give a time above 0", c.Patience)
 	}
 	return c.with(a, func(b driver.Broker, t driver.Topology) error {
+		c.whose(a)
 		found, err := topology.Verify(a.ctx, b, t, c.Patience)
 		if err != nil {
 			return err
@@ -216,6 +226,7 @@ type deadCommand struct {
 
 func (c *deadCommand) Run(a *app) error {
 	return c.surveyed(a, "count", func(s driver.Surveyor, t driver.Topology) error {
+		c.whose(a)
 		dead, err := s.DeadLetters(a.ctx, t)
 		if err != nil {
 			return err
