@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -23,16 +24,56 @@ func (c *shopCommand) load(a *app, address string, rate float64) (*shop.Traffic,
 	if err != nil {
 		return nil, err
 	}
-	_, _ = fmt.Fprintf(a.stdout, "traffic: %d orders placed, %d paid, %d cancelled in %s: %.0f paid orders/s; payment p50 %s, p99 %s\n",
-		t.Placed, t.Paid, t.Cancelled, t.Elapsed.Round(time.Millisecond), float64(t.Paid)/t.Elapsed.Seconds(),
-		t.PayP50.Round(10*time.Microsecond), t.PayP99.Round(10*time.Microsecond))
-	for _, complaint := range t.Complaints {
-		_, _ = fmt.Fprintln(a.stdout, "wrong answer:", complaint)
+	if !a.json {
+		printTraffic(a.stdout, t)
+	} else if c.Target != "" || t.Wrong > 0 { // no books follow
+		err = printJSON(a.stdout, account{Traffic: trafficOf(t)})
 	}
 	if t.Wrong > 0 {
 		return t, &exit{exitFailed, fmt.Errorf("%d answers were wrong", t.Wrong)}
 	}
-	return t, nil
+	return t, err
+}
+
+// account is what --load, --check and both tell as JSON.
+type account struct {
+	Traffic *traffic `json:"traffic,omitempty"`
+	Books   *books   `json:"books,omitempty"`
+}
+
+type traffic struct {
+	Seconds    float64  `json:"seconds"`
+	Placed     int64    `json:"placed"`
+	Paid       int64    `json:"paid"`
+	Cancelled  int64    `json:"cancelled"`
+	Refused    int64    `json:"refused"`
+	Repeated   int64    `json:"repeated"`
+	PayP50     float64  `json:"payP50"` // seconds
+	PayP99     float64  `json:"payP99"`
+	Wrong      int64    `json:"wrong"`
+	Complaints []string `json:"complaints"`
+}
+
+type books struct {
+	Reconciled bool `json:"reconciled"`
+	*shop.Report
+}
+
+func trafficOf(t *shop.Traffic) *traffic {
+	if t == nil {
+		return nil
+	}
+	return &traffic{Seconds: t.Elapsed.Seconds(), Placed: t.Placed, Paid: t.Paid, Cancelled: t.Cancelled, Refused: t.Refused,
+		Repeated: t.Repeated, PayP50: t.PayP50.Seconds(), PayP99: t.PayP99.Seconds(), Wrong: t.Wrong, Complaints: emptyNotNil(t.Complaints)}
+}
+
+func printTraffic(w io.Writer, t *shop.Traffic) {
+	_, _ = fmt.Fprintf(w, "traffic: %d orders placed, %d paid, %d cancelled in %s: %.0f paid orders/s; payment p50 %s, p99 %s\n",
+		t.Placed, t.Paid, t.Cancelled, t.Elapsed.Round(time.Millisecond), float64(t.Paid)/t.Elapsed.Seconds(),
+		t.PayP50.Round(10*time.Microsecond), t.PayP99.Round(10*time.Microsecond))
+	for _, complaint := range t.Complaints {
+		_, _ = fmt.Fprintln(w, "wrong answer:", complaint)
+	}
 }
 
 // reconcile compares the books of the roles' databases.
@@ -71,20 +112,27 @@ func (h *house) reconcile(a *app, t *shop.Traffic, wait time.Duration) error {
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(a.stdout, "reconciliation: %d orders paid, %d events confirmed, %d ledger entries, %d notifications; "+
-		"%d cancelled, %d refunded, %d reversals; net %v\n", r.Paid, r.Events[shop.OrderPaid.Name()].Confirmed, r.Payments,
-		r.Notifications, r.Cancelled, r.Refunded, r.Reversals, r.Net)
 	if t != nil && int64(r.Paid) < t.Paid {
 		r.Differences = append(r.Differences, fmt.Sprintf("%d payments were answered, %d are in the books", t.Paid, r.Paid))
 	}
-	if !r.Reconciled() {
-		for _, d := range r.Differences {
-			_, _ = fmt.Fprintln(a.stdout, "differs:", d)
-		}
-		return &exit{exitFailed, fmt.Errorf("the books differ in %d points", len(r.Differences)+r.More)}
+	r.Differences = emptyNotNil(r.Differences)
+	err = a.answer(account{trafficOf(t), &books{r.Reconciled(), r}}, func(w io.Writer) { printBooks(w, r) })
+	if err == nil && !r.Reconciled() {
+		err = &exit{exitFailed, fmt.Errorf("the books differ in %d points", len(r.Differences)+r.More)}
 	}
-	_, err = fmt.Fprintln(a.stdout, "reconciled: nothing lost, nothing twice")
 	return err
+}
+
+func printBooks(w io.Writer, r *shop.Report) {
+	_, _ = fmt.Fprintf(w, "reconciliation: %d orders paid, %d events confirmed, %d ledger entries, %d notifications; "+
+		"%d cancelled, %d refunded, %d reversals; net %v\n", r.Paid, r.Events[shop.OrderPaid.Name()].Confirmed, r.Payments,
+		r.Notifications, r.Cancelled, r.Refunded, r.Reversals, r.Net)
+	for _, d := range r.Differences {
+		_, _ = fmt.Fprintln(w, "differs:", d)
+	}
+	if r.Reconciled() {
+		_, _ = fmt.Fprintln(w, "reconciled: nothing lost, nothing twice")
+	}
 }
 
 // owed says what is still on its way.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"time"
 
 	"github.com/pabal-go/pabal"
@@ -68,7 +67,7 @@ func (c *relayCommand) Run(a *app) error {
 	}
 	e.started()
 	defer context.AfterFunc(a.ctx, e.drain)()
-	if _, err = fmt.Fprintf(a.stdout, "relaying the events of %s\n", c.Source); err != nil {
+	if err = a.said(map[string]string{"relaying": c.Source}, "relaying the events of %s", c.Source); err != nil {
 		return err
 	}
 	return client.Run(a.ctx)

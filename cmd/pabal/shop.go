@@ -326,6 +326,12 @@ func (h *house) close() {
 }
 
 func (c *shopCommand) greet(a *app, address string) {
+	if a.json {
+		if c.Load == "" { // else the answer is an account of it
+			_ = printJSON(a.stdout, map[string]any{"open": address, "roles": c.Roles})
+		}
+		return
+	}
 	_, _ = fmt.Fprintf(a.stdout, "pabal shop (%s) is open at %s\n", strings.Join(c.Roles, ", "), address)
 	if len(c.Roles) < len(shop.Roles()) || c.Load != "" {
 		return
