@@ -20,7 +20,7 @@ import (
 const (
 	exitFailed    = 1 // the command failed, or a reconciliation found differences
 	exitUsage     = 2 // the command line or the configuration is wrong
-	exitUnhealthy = 3 // status found troubles
+	exitUnhealthy = 3 // status found troubles, or topology something that is wrong or to be done
 
 	// Of doctor.
 	exitEndangered = 1 // something endangers a promise
@@ -80,7 +80,8 @@ func run(args []string) int {
 	var c commands
 	parser, err := kong.New(&c, kong.Name("pabal"), kong.Vars{"log": "warn", "brokers": brokerForms(), "databases": databaseForms()}, kong.UsageOnError(),
 		kong.Description("Publish events from your database transactions, and know that they arrived.\n\n"+
-			"Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 status found troubles."))
+			"Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 status or topology found something that is wrong "+
+			"or to be done. doctor has codes of its own."))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "pabal:", err)
 		return exitUsage
