@@ -86,8 +86,8 @@ func (s *stand) fullRate(ctx context.Context, b *bench) (rows []row, err error) 
 		n := counted[c.name][0]
 		rows = append(rows, row{
 			fmt.Sprintf("%s: %s", whatPipeline, c.name),
-			fmt.Sprintf("%s events/s; CPU %s s per 1,000 (this process %.2f, PostgreSQL %.2f, NATS %.2f); an event: %.2f statements and %.2f "+
-				"round trips in the producer's database, %.0f bytes of WAL", spread(all.each(c.name, pgResult.rate), "%.0f"),
+			fmt.Sprintf("%s events/s; CPU %s s per 1,000 (this process %.2f, PostgreSQL %.2f, NATS %.2f); an event: %.2f statements "+
+				"(BEGIN and COMMIT in a batch are not counted) and %.2f round trips in the producer's database, %.0f bytes of WAL", spread(all.each(c.name, pgResult.rate), "%.0f"),
 				spread(all.each(c.name, cpuPer1000), "%.2f"),
 				part(func(u usage) time.Duration { return u.self }), part(func(u usage) time.Duration { return u.postgres }),
 				part(func(u usage) time.Duration { return u.nats }), n.per(float64(n.used.statements)), n.per(float64(n.used.trips)),
