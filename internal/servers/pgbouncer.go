@@ -9,7 +9,7 @@ import (
 )
 
 // PgBouncer starts a pooler in transaction mode in front of a PostgreSQL server, and returns a server whose databases are
-// behind it.
+// behind it. Each transaction is on the session that was idle for longest.
 func PgBouncer(t testing.TB, behind *PostgresServer) *PostgresServer {
 	t.Helper()
 	u, err := url.Parse(behind.URL)
@@ -29,6 +29,7 @@ auth_type = trust
 auth_file = %s
 pool_mode = transaction
 default_pool_size = 60
+server_round_robin = 1
 max_client_conn = 500
 `, u.Hostname(), u.Port(), p.Port, users)
 	file := filepath.Join(p.Dir, "pgbouncer.ini")
