@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -10,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"github.com/pabal-go/pabal/driver"
+	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalnats"
 )
 
@@ -52,5 +56,34 @@ func TestLoginsOfNATSAreSettingsOfItsAddress(t *testing.T) {
 	}
 	if _, err := given("nkey", "none.seed"); err == nil || !strings.Contains(err.Error(), "nkey: ") || !strings.Contains(err.Error(), "none.seed") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// An address with files for TLS, and a password, connects to a server that wants all of it.
+func TestAddressOfNATSWithTLSConnects(t *testing.T) {
+	authority := servers.NewAuthority(t)
+	server := servers.NATS(t, &servers.NATSOptions{Settings: []string{
+		fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }",
+			authority.File("server.pem"), authority.File("server.key"), authority.File("ca.pem")),
+		"authorization { user: pabal, password: right }",
+	}})
+	files := url.Values{"ca": {authority.File("ca.pem")}, "cert": {authority.File("client.pem")}, "key": {authority.File("client.key")}}
+	open := func(password string, files url.Values) error {
+		a := &app{ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
+		b, err := openBroker(a, fmt.Sprintf("tls://pabal:%s@127.0.0.1:%d?%s", password, server.Port, files.Encode()))
+		if err != nil {
+			return err
+		}
+		defer b.Close() //nolint:errcheck // of a test
+		return b.Check(t.Context(), driver.Topology{Topics: []driver.TopicSpec{{Name: "paid"}}}, true)
+	}
+	if err := open("right", files); err != nil {
+		t.Error(err)
+	}
+	if err := open("wrong", files); err == nil || !strings.Contains(err.Error(), "the server refuses user, password") || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("with another password: %v", err)
+	}
+	if err := open("right", url.Values{"ca": files["ca"]}); err == nil {
+		t.Error("it connects without a certificate")
 	}
 }
