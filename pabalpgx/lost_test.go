@@ -8,11 +8,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -122,42 +122,48 @@ func serveTLS(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
+// What goes by is seen as it is, not as it is encrypted, in batches, pipelines, COPY and InTx too.
 func TestTLS(t *testing.T) {
-	pool, address := open(t)
-	p := openPost(t, pool, address)
-	serveTLS(t, pool)
-	u := must(url.Parse(address))(t)
-	q := u.Query()
-	q.Set("sslmode", "require")
-	u.RawQuery = q.Encode()
-	cfg := must(pgxpool.ParseConfig(u.String()))(t)
-	var secured *pgxpool.Pool
+	plain, address := open(t)
+	serveTLS(t, plain)
+	secured := func(address string) string { return address + "&sslmode=require" }
 	for deadline := time.Now().Add(10 * time.Second); ; { // until the server has read its settings again
-		secured = must(pgxpool.NewWithConfig(t.Context(), pabalpgx.Watch(cfg)))(t)
-		if err := secured.Ping(t.Context()); err == nil {
+		c, err := pgx.Connect(t.Context(), secured(address))
+		if err == nil {
+			_ = c.Close(t.Context())
 			break
-		} else if secured.Close(); time.Now().After(deadline) {
+		} else if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(secured.Close)
-	for _, end := range []struct {
-		name  string
-		text  string
-		state driver.CommitState
-	}{{"kept", "commit", driver.Proven}, {"dropped", "rollback", driver.Void}} {
-		tx := must(secured.Begin(t.Context()))(t)
-		var encrypted bool
-		if err := tx.QueryRow(t.Context(), `select ssl from pg_stat_ssl where pid = pg_backend_pid()`).Scan(&encrypted); err != nil || !encrypted {
-			t.Fatalf("the connection is not encrypted (%v)", err)
+	t.Run("InTx", func(t *testing.T) {
+		_, address := open(t)
+		p := openPost(t, connect(t, secured(address)), address)
+		undone := errors.New("undone")
+		for name, end := range map[string]error{"kept": nil, "dropped": undone} {
+			err := p.store.InTx(t.Context(), p.client, func(tx *pabalpgx.Tx) error {
+				var encrypted bool
+				if err := tx.QueryRow(t.Context(), "select ssl from pg_stat_ssl where pid = pg_backend_pid()").Scan(&encrypted); err != nil || !encrypted {
+					t.Fatalf("the connection is not encrypted (%v)", err)
+				}
+				tx.Record(paid.New([]byte(name)))
+				return end
+			})
+			if !errors.Is(err, end) {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
-		p.record(tx, end.name)
-		p.exec(tx, end.text)
-		p.state(end.name, end.state)
-		_ = tx.Rollback(t.Context())
-	}
-	p.arrives("kept", soon)
-	p.absent("dropped")
+		p.arrives("kept", soon)
+		p.absent("dropped")
+	})
+	t.Run("Endings", func(t *testing.T) {
+		// The last message before the end is written past the frontend: all that is seen of it is encrypted.
+		otherwise := map[string]driver.CommitState{"the connection is closed": driver.Doubtful}
+		everyEnd(t, otherwise, func(t *testing.T) (*pgxpool.Pool, string) {
+			_, address := open(t)
+			return connect(t, secured(address)), address
+		})
+	})
 }
 
 // kept counts what it is asked, and asks the next.
