@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"regexp"
 	"sync"
 	"time"
@@ -40,10 +41,10 @@ func Connect(ctx context.Context, url string, o *Options) (*Broker, error) {
 	return connect(ctx, url, options)
 }
 
-// secrets are what stands before the host of each URL of a list: user and password, or a token.
-var secrets = regexp.MustCompile(`//[^/,]*@`)
+// secrets are what stands before the host of each URL of a list, which may be without a scheme: user and password, or a token.
+var secrets = regexp.MustCompile(`((?:^|,)\s*(?:[a-z]+://)?)[^,]*@`)
 
-func withoutSecrets(urls string) string { return secrets.ReplaceAllString(urls, "//") }
+func withoutSecrets(urls string) string { return secrets.ReplaceAllString(urls, "$1") }
 
 func connect(ctx context.Context, url string, o Options, more ...nats.Option) (*Broker, error) {
 	b := &Broker{o: o, queues: map[string]*queue{}, known: map[string]bool{}, most: mostUnknown}
@@ -89,6 +90,8 @@ func explained(err error) error {
 	var unknown x509.UnknownAuthorityError
 	op := new(net.OpError)
 	switch {
+	case errors.As(err, new(*url.Error)): // it repeats the URL, with its password
+		return errors.New("no URL, or one in which the password is not percent-encoded")
 	case errors.As(err, &unknown):
 		return fmt.Errorf("nobody here vouches for the server's certificate, give its authority's file (nats.RootCAs): %w", err)
 	case errors.As(err, &op) && (op.Op == "remote error" || errors.Is(err, nats.ErrTLS)):
