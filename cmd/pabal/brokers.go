@@ -74,16 +74,22 @@ func openNATS(a *app, address, rest string) (driver.Broker, error) {
 	if !strings.HasPrefix(rest, "//") {
 		return nil, usage("give nats://HOST:PORT")
 	}
-	servers, query, _ := strings.Cut(address, "?")
-	settings, err := url.ParseQuery(query)
+	servers, o, err := natsOptions(address)
 	if err != nil {
 		return nil, usage("%w", err)
 	}
-	o := pabalnats.Options{Logger: a.log}
-	if err := setNATS(&o, settings); err != nil {
-		return nil, usage("%w", err)
-	}
+	o.Logger = a.log
 	return pabalnats.Connect(a.ctx, servers, &o)
+}
+
+// natsOptions takes an address apart: the servers, and what is set of them.
+func natsOptions(address string) (servers string, o pabalnats.Options, err error) {
+	servers, query, _ := strings.Cut(address, "?")
+	settings, err := url.ParseQuery(query)
+	if err == nil {
+		err = setNATS(&o, settings)
+	}
+	return servers, o, err
 }
 
 // setNATS sets what an address has after its servers.
@@ -138,17 +144,11 @@ func openEmbedded(a *app, _, directory string) (driver.Broker, error) {
 // openSNS takes credentials, region and endpoint from where the AWS SDK takes them: profile, environment, role,
 // AWS_ENDPOINT_URL. The address has what is Pabal's own.
 func openSNS(a *app, _, rest string) (driver.Broker, error) {
-	prefix, query, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "?")
-	o := pabalsns.Options{Prefix: prefix, Logger: a.log}
-	settings, err := url.ParseQuery(query)
+	o, err := snsOptions(rest)
 	if err != nil {
 		return nil, usage("%w", err)
 	}
-	for name, values := range settings {
-		if err := setSNS(&o, name, values[len(values)-1]); err != nil {
-			return nil, usage("%s: %w", name, err)
-		}
-	}
+	o.Logger = a.log
 	cfg, err := config.LoadDefaultConfig(a.ctx)
 	if err != nil {
 		return nil, usage("%w", err)
@@ -158,6 +158,22 @@ func openSNS(a *app, _, rest string) (driver.Broker, error) {
 		return nil, usage("%w", err)
 	}
 	return b, nil
+}
+
+// snsOptions reads what an address has behind its scheme.
+func snsOptions(rest string) (o pabalsns.Options, err error) {
+	prefix, query, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "?")
+	o.Prefix = prefix
+	settings, err := url.ParseQuery(query)
+	if err != nil {
+		return o, err
+	}
+	for name, values := range settings {
+		if err := setSNS(&o, name, values[len(values)-1]); err != nil {
+			return o, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return o, nil
 }
 
 func setSNS(o *pabalsns.Options, name, value string) (err error) {

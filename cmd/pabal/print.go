@@ -73,7 +73,7 @@ func (m *moment) UnmarshalText(text []byte) error {
 		return nil
 	}
 	t, err := time.Parse(time.RFC3339, string(text))
-	if err != nil {
+	if err != nil || t.UTC().Year() < 1 || t.UTC().Year() > 9999 { // which neither JSON nor every database can hold
 		return fmt.Errorf("%q is no time: give RFC 3339, such as 2026-01-02T03:04:05Z, or how long ago, such as 90m", text)
 	}
 	m.Time = t.UTC()

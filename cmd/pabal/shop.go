@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -218,11 +219,14 @@ func (c *shopCommand) delivery(a *app) (shop.Delivery, error) {
 		return shop.DeliverByLog(a.log, level), nil
 	}
 	u, err := url.Parse(c.Deliver)
-	if err != nil {
-		return nil, usage("--deliver: %w", err)
+	if err != nil { // it repeats parts of the URL, perhaps of a password that is not encoded
+		return nil, usage("--deliver %s: no URL", redacted(c.Deliver))
 	}
 	switch u.Scheme {
 	case "http", "https":
+		if u.Hostname() == "" {
+			return nil, usage("--deliver %s: the host is missing", redacted(c.Deliver))
+		}
 		return shop.DeliverByWebhook(c.Deliver, &http.Client{Timeout: 10 * time.Second}), nil
 	case "smtp":
 		server := shop.Mail{Addr: u.Host, From: u.Query().Get("from")}
@@ -235,7 +239,7 @@ func (c *shopCommand) delivery(a *app) (shop.Delivery, error) {
 		}
 		return delivery, nil
 	}
-	return nil, usage("--deliver %q: log, an http(s) URL or smtp://…", c.Deliver)
+	return nil, usage("--deliver %q: log, an http(s) URL or smtp://…", redacted(c.Deliver))
 }
 
 // run serves, publishes and consumes until ctx ends or a part fails.
@@ -360,14 +364,17 @@ func invocation() string {
 	return os.Args[0]
 }
 
-// redacted is an address without its password.
+// redacted is an address without its password, or token.
 func redacted(address string) string {
-	if u, err := url.Parse(address); err == nil {
-		return u.Redacted()
+	u, err := url.Parse(address)
+	if err != nil || strings.Count(address, "//") > 1 || strings.Contains(u.Opaque+u.Path+u.Fragment, "@") {
+		return userinfo.ReplaceAllString(address, "${1}xxxxx@")
 	}
-	scheme, rest, is := strings.Cut(address, "://")
-	if at := strings.LastIndex(rest, "@"); is && at >= 0 { // what no URL can hold may stand in a password
-		return scheme + "://xxxxx" + rest[at:]
+	if _, has := u.User.Password(); !has && u.User != nil && (u.Scheme == "nats" || u.Scheme == "tls") {
+		u.User = url.User("xxxxx") // to NATS it is a token
 	}
-	return address
+	return u.Redacted()
 }
+
+// userinfo is what stands before the last host of an address that is no URL: a list of servers, or a password that is not encoded.
+var userinfo = regexp.MustCompile(`(?s)^((?:[a-z+]+:)?(?://)?).*@`)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -57,13 +58,31 @@ func readTopology(file string) (t driver.Topology, err error) {
 	if err != nil {
 		return t, usage("--file: %w", err)
 	}
-	if err := json.Unmarshal(text, &t); err != nil {
+	if t, err = parseTopology(text); err != nil {
 		return t, usage("--file %s: %w", file, err)
 	}
+	return t, nil
+}
+
+// nameForm is that of topics and queues. To a broker, anything else may be a pattern, or another thing than was meant.
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+func parseTopology(text []byte) (t driver.Topology, err error) {
+	if err := json.Unmarshal(text, &t); err != nil {
+		return t, err
+	}
+	for _, s := range t.Topics {
+		if !nameForm.MatchString(s.Name) {
+			return t, fmt.Errorf("topic %q: a name is letters, digits, '-' and '_', and not empty", s.Name)
+		}
+	}
 	for _, q := range t.Queues {
+		if !nameForm.MatchString(q.Name) {
+			return t, fmt.Errorf("queue %q: a name is letters, digits, '-' and '_', and not empty", q.Name)
+		}
 		for _, topic := range q.Topics {
 			if !slices.ContainsFunc(t.Topics, func(s driver.TopicSpec) bool { return s.Name == topic }) {
-				return t, usage("--file %s: queue %s is subscribed to topic %s, which is not among the topics", file, q.Name, topic)
+				return t, fmt.Errorf("queue %s is subscribed to topic %s, which is not among the topics", q.Name, topic)
 			}
 		}
 	}
