@@ -11,17 +11,26 @@ import (
 	"github.com/pabal-go/pabal/shop"
 )
 
-// FuzzHTTP: whatever a request holds, the shop answers it with JSON and never with a fault of its own.
+// FuzzHTTP mounts every service: whatever a request holds, the shop answers it with JSON and never with a fault of its own.
 func FuzzHTTP(f *testing.F) {
 	for _, c := range [][4]string{
 		{"POST", "/orders", "k1", teaFor}, {"POST", "/orders", "a b", "{"}, {"GET", "/orders", "", ""},
 		{"GET", "/orders?limit=x&after=%zz", "", ""}, {"POST", "/orders/A1/payment", "", `{"paymentId":"p","amount":{"amount":1,"currency":"KRW"}}`},
 		{"POST", "/orders/%00/cancellation", "", ""}, {"PUT", "/orders", "", "[1e999]"},
+		{"PUT", "/members/m1/profile", "", `{"name":"Minji","email":"minji@example.com"}`}, {"GET", "/members/%2e%2e", "", ""},
+		{"PUT", "/products/tea/price", "", `{"sellerId":"a","name":"Tea","price":{"amount":-1,"currency":"KRW"}}`},
+		{"POST", "/products/tea/restock", "", `{"quantity":9223372036854775807}`}, {"POST", "/products/tea/restock-alerts", "", `{"memberId":"m"}`},
+		{"GET", "/settlements?seller=a&day=2026-02-30", "", ""}, {"GET", "/settlements/ledger/A1", "", ""},
+		{"GET", "/notifications?subject=A1&member=m&before=%00&limit=1", "", ""}, {"GET", "/problems/invalid", "", ""},
 	} {
 		f.Add(c[0], c[1], c[2], c[3])
 	}
 	orders, _ := openOrders(f)
-	h := shop.Handler(orders)
+	members, _ := opened[*shop.Members](f, "member", shop.Options{})
+	products, _ := opened[*shop.Products](f, "product", shop.Options{})
+	settlements, _ := opened[*shop.Settlements](f, "settlement", shop.Options{})
+	notifications, _ := opened[*shop.Notifications](f, "notification", shop.Options{})
+	h := shop.Handler(orders, members, products, settlements, notifications)
 	f.Fuzz(func(t *testing.T, method, target, key, body string) {
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://shop"+target, strings.NewReader(body))
 		if err != nil || !strings.HasPrefix(target, "/") {
