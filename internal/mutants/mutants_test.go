@@ -57,7 +57,30 @@ func TestMutantsThatTheSimulationCannotFindHaveATest(t *testing.T) {
 	}
 }
 
-func TestPromisesPageNamesEveryMutantAndItsSeed(t *testing.T) {
+// Their tests are red with them, and green without.
+func TestMutantsThatTheSimulationCannotFindAreFoundByTheirTests(t *testing.T) {
+	all := everyMutant(t)
+	program, err := BuildTests(t.Context(), root, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	if passed, said, err := program.Test(t.Context(), -1); err != nil || !passed {
+		t.Fatalf("a test is red without its mutant: %v\n%s", err, said)
+	}
+	for i := range all {
+		if all[i].Test == "" {
+			continue
+		}
+		if passed, said, err := program.Test(t.Context(), i); err != nil {
+			t.Errorf("%v\n%s", err, said)
+		} else if passed {
+			t.Errorf("mutant %s survives %s", all[i].Name, all[i].Test)
+		}
+	}
+}
+
+func TestPromisesPageNamesEveryMutantAndItsSeedAndTheMedian(t *testing.T) {
 	wrong, err := CheckPage(root, everyMutant(t))
 	if err != nil {
 		t.Fatal(err)
@@ -92,5 +115,13 @@ func TestTheTenCheapestMutantsAreFound(t *testing.T) {
 		default:
 			t.Logf("%s: seed %d, %v: %s", all[i].Name, found.Seed, found.Took, found.What)
 		}
+	}
+}
+
+func TestSummaryNamesMedianAndHighest(t *testing.T) {
+	all := []Mutant{{Seed: 9}, {Seed: 1}, {Test: "TestA"}, {Seed: 2}, {Seed: 3}}
+	const want = "Of 5 mutants the simulation finds 4, the median by seed 2, the last by seed 9; 1 are found by their tests."
+	if got := Summary(all); got != want {
+		t.Error(got)
 	}
 }

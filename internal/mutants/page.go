@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -24,11 +25,33 @@ func (m *Mutant) found() string {
 	return fmt.Sprint(m.Seed)
 }
 
-// CheckPage compares the page's tables with the mutants: each is there once, with its file and the seed that finds it.
+var summaryLine = regexp.MustCompile(`(?m)^Of \d+ mutants .*$`)
+
+// Summary says how many seeds it takes to find the mutants.
+func Summary(all []Mutant) string {
+	var seeds []int
+	for i := range all {
+		if all[i].Seed > 0 {
+			seeds = append(seeds, all[i].Seed)
+		}
+	}
+	if len(seeds) == 0 {
+		return fmt.Sprintf("Of %d mutants the simulation finds none.", len(all))
+	}
+	slices.Sort(seeds)
+	return fmt.Sprintf("Of %d mutants the simulation finds %d, the median by seed %d, the last by seed %d; %d are found by their tests.",
+		len(all), len(seeds), seeds[(len(seeds)-1)/2], seeds[len(seeds)-1], len(all)-len(seeds))
+}
+
+// CheckPage compares the page's tables with the mutants: each is there once, with its file and the seed that finds it. What the
+// page says of all of them is what they come to.
 func CheckPage(root string, all []Mutant) (wrong []string, err error) {
 	page, err := os.ReadFile(filepath.Join(root, Page))
 	if err != nil {
 		return nil, err
+	}
+	if said := summaryLine.FindString(string(page)); said != Summary(all) {
+		wrong = append(wrong, fmt.Sprintf("the page says %q, and it should %q", said, Summary(all)))
 	}
 	rows := map[string]int{}
 	byName := map[string]*Mutant{}
@@ -60,11 +83,30 @@ func CheckPage(root string, all []Mutant) (wrong []string, err error) {
 }
 
 // Note writes down, beside the mutants and in the page, the seeds that have found some of them.
-func Note(root string, seeds map[string]int) error {
+func Note(root string, all []Mutant, seeds map[string]int) error {
 	if err := rewrite(filepath.Join(root, "internal/mutants/mutants.txt"), regexp.MustCompile(`(?m)^(= (\S+) \S+ )(\d+)()$`), seeds); err != nil {
 		return err
 	}
-	return rewrite(filepath.Join(root, Page), tableRow, seeds)
+	if err := rewrite(filepath.Join(root, Page), tableRow, seeds); err != nil {
+		return err
+	}
+	return noteSummary(root, all, seeds)
+}
+
+// noteSummary writes into the page how many seeds it takes to find the mutants, with those that have found some of them now.
+func noteSummary(root string, all []Mutant, seeds map[string]int) error {
+	all = slices.Clone(all)
+	for i := range all {
+		if seed := seeds[all[i].Name]; seed > 0 && all[i].Seed > 0 {
+			all[i].Seed = seed
+		}
+	}
+	file := filepath.Join(root, Page)
+	page, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, summaryLine.ReplaceAll(page, []byte(Summary(all))), 0o644) //nolint:gosec // as it was
 }
 
 // rewrite puts seeds in the place of what the third group of a pattern matches.

@@ -5,17 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// where the simulation is, from the root of the module.
-const scenario = "./internal/sim/scenario"
+// Where the tests are that find mutants, from the root of the module.
+const (
+	scenario = "./internal/sim/scenario" // the simulation
+	beside   = "."                       // small tests, beside the code
+)
 
 // Found is how a mutant was found.
 type Found struct {
@@ -24,9 +29,10 @@ type Found struct {
 	Took time.Duration
 }
 
-// Program is the simulation with every one of some mutants in it.
+// Program is the simulation, or the small tests, with every one of some mutants in it.
 type Program struct {
 	root     string
+	tests    string // scenario or beside
 	dir      string
 	mutants  []Mutant
 	binary   string
@@ -35,12 +41,21 @@ type Program struct {
 }
 
 // Build builds the simulation with mutants, about as long as a test of it. Close removes it.
-func Build(ctx context.Context, root string, mutants []Mutant) (p *Program, err error) {
+func Build(ctx context.Context, root string, mutants []Mutant) (*Program, error) {
+	return build(ctx, root, scenario, mutants)
+}
+
+// BuildTests is Build for the small tests, of which [Program.Test] runs one.
+func BuildTests(ctx context.Context, root string, mutants []Mutant) (*Program, error) {
+	return build(ctx, root, beside, mutants)
+}
+
+func build(ctx context.Context, root, tests string, mutants []Mutant) (p *Program, err error) {
 	dir, err := os.MkdirTemp("", "pabal-mutants-")
 	if err != nil {
 		return nil, err
 	}
-	p = &Program{root: root, dir: dir, mutants: mutants, binary: filepath.Join(dir, "all.test"), binaries: map[int]string{}}
+	p = &Program{root: root, tests: tests, dir: dir, mutants: mutants, binary: filepath.Join(dir, "all.test"), binaries: map[int]string{}}
 	defer func() {
 		if err != nil {
 			p.Close()
@@ -58,7 +73,7 @@ func Build(ctx context.Context, root string, mutants []Mutant) (p *Program, err 
 func (p *Program) Close() { _ = os.RemoveAll(p.dir) }
 
 func (p *Program) compile(ctx context.Context, overlay, binary string) error {
-	c := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, scenario)
+	c := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, p.tests)
 	c.Dir = p.root
 	if text, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("mutants do not compile: %w\n%s", err, text)
@@ -117,4 +132,35 @@ func (p *Program) Simulate(ctx context.Context, n, first, seeds int) (Found, err
 		return f, fmt.Errorf("mutant %s ended without naming a seed:\n%s", m.Name, out[max(0, len(out)-2000):])
 	}
 	return f, ctx.Err()
+}
+
+// Test runs the small test that finds the n-th mutant; with n below zero those of all mutants, on the code as it is. It reports
+// whether all went well, and what was said.
+func (p *Program) Test(ctx context.Context, n int) (passed bool, said string, err error) {
+	binary, names := p.binary, map[string]bool{}
+	if n >= 0 {
+		if binary, err = p.binaryOf(ctx, n); err != nil {
+			return false, "", fmt.Errorf("build mutant %s: %w", p.mutants[n].Name, err)
+		}
+		names[p.mutants[n].Test] = true
+	}
+	for i := range p.mutants {
+		if n < 0 && p.mutants[i].Test != "" {
+			names[p.mutants[i].Test] = true
+		}
+	}
+	pattern := "^(" + strings.Join(slices.Sorted(maps.Keys(names)), "|") + ")$"
+	run := exec.CommandContext(ctx, binary, "-test.v", "-test.timeout=2m", "-test.run="+pattern)
+	run.Dir = filepath.Join(p.root, p.tests)
+	run.Env = append(os.Environ(), selected+"="+strconv.Itoa(max(n+1, 0)))
+	out, err := run.CombinedOutput()
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		return false, "", fmt.Errorf("run %s: %w", pattern, err)
+	}
+	for name := range names {
+		if !strings.Contains(string(out), "=== RUN   "+name+"\n") {
+			return false, string(out), fmt.Errorf("%s did not run", name)
+		}
+	}
+	return err == nil, string(out), ctx.Err()
 }

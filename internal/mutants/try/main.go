@@ -1,8 +1,10 @@
 // Try runs the mutants and says how each was found.
 //
-//	go run ./internal/mutants/try                 # all
+//	go run ./internal/mutants/try                 # all that the simulation finds
 //	go run ./internal/mutants/try -seeds 50 never # those whose names match
 //	go run ./internal/mutants/try -write          # and notes the seeds, beside the mutants and in docs/promises.md
+//	go run ./internal/mutants/try -first 70001    # by other seeds than those from 1 on
+//	go run ./internal/mutants/try -tests          # those that their tests find, by them
 package main
 
 import (
@@ -19,18 +21,35 @@ import (
 )
 
 func main() {
-	seeds := flag.Int("seeds", 2000, "how many seeds a mutant may survive")
-	write := flag.Bool("write", false, "note the seeds that found them")
+	var o options
+	flag.IntVar(&o.first, "first", 1, "the first seed")
+	flag.IntVar(&o.seeds, "seeds", 2000, "how many seeds a mutant may survive")
+	flag.BoolVar(&o.write, "write", false, "note the seeds that found them")
+	tests := flag.Bool("tests", false, "run the tests of those that no seed finds")
 	flag.Parse()
+	o.names = regexp.MustCompile(flag.Arg(0))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := try(ctx, *seeds, *write, regexp.MustCompile(flag.Arg(0))); err != nil {
+	do := try
+	if *tests {
+		do = test
+	}
+	if err := do(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func try(ctx context.Context, seeds int, write bool, names *regexp.Regexp) error {
+type options struct {
+	first, seeds int
+	write        bool
+	names        *regexp.Regexp // of mutants
+}
+
+func try(ctx context.Context, o options) error {
+	if o.write && o.first != 1 {
+		return errors.New("-write notes the first seed of all, from 1 on: leave out -first")
+	}
 	all, err := mutants.All()
 	if err != nil {
 		return err
@@ -43,10 +62,10 @@ func try(ctx context.Context, seeds int, write bool, names *regexp.Regexp) error
 	survivors, found := 0, map[string]int{}
 	for i := range all {
 		m := &all[i]
-		if !names.MatchString(m.Name) || m.Test != "" {
+		if !o.names.MatchString(m.Name) || m.Test != "" {
 			continue
 		}
-		f, err := program.Simulate(ctx, i, 1, seeds)
+		f, err := program.Simulate(ctx, i, o.first, o.seeds)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return err
@@ -54,18 +73,58 @@ func try(ctx context.Context, seeds int, write bool, names *regexp.Regexp) error
 			fmt.Printf("%-40s %v\n", m.Name, err)
 			survivors++
 		case f.Seed == 0:
-			fmt.Printf("%-40s survives %d seeds (%v)\n", m.Name, seeds, f.Took.Round(time.Millisecond))
+			fmt.Printf("%-40s survives %d seeds (%v)\n", m.Name, o.seeds, f.Took.Round(time.Millisecond))
 			survivors++
 		default:
 			fmt.Printf("%-40s %4d  %v  %.150s\n", m.Name, f.Seed, f.Took.Round(time.Millisecond), f.What)
 			found[m.Name] = f.Seed
 		}
 	}
-	if write {
-		err = mutants.Note(".", found)
+	if o.write {
+		err = mutants.Note(".", all, found)
 	}
 	if survivors > 0 {
 		return errors.Join(err, fmt.Errorf("%d mutants survive", survivors))
 	}
 	return err
+}
+
+// test demands that each test is red with its mutant, and green without.
+func test(ctx context.Context, o options) error {
+	all, err := mutants.All()
+	if err != nil {
+		return err
+	}
+	program, err := mutants.BuildTests(ctx, ".", all)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	if passed, said, err := program.Test(ctx, -1); err != nil || !passed {
+		return errors.Join(err, fmt.Errorf("a test is red without its mutant:\n%s", said))
+	}
+	survivors := 0
+	for i := range all {
+		m := &all[i]
+		if !o.names.MatchString(m.Name) || m.Test == "" {
+			continue
+		}
+		passed, said, err := program.Test(ctx, i)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return err
+		case err != nil:
+			fmt.Printf("%-40s %v\n%s\n", m.Name, err, said)
+			survivors++
+		case passed:
+			fmt.Printf("%-40s survives %s\n", m.Name, m.Test)
+			survivors++
+		default:
+			fmt.Printf("%-40s %s\n", m.Name, m.Test)
+		}
+	}
+	if survivors > 0 {
+		return fmt.Errorf("%d mutants survive their tests", survivors)
+	}
+	return nil
 }
