@@ -12,13 +12,14 @@ import (
 )
 
 var (
-	sizes  = regexp.MustCompile(`(\d+) steps, (\d+) faults, (\d+) processes, (\d+) events`)
-	replay = regexp.MustCompile(`replay: go (test .*)`)
-	broken = regexp.MustCompile(`P\d [a-z ]+:`)
+	sizes    = regexp.MustCompile(`(\d+) steps, (\d+) faults, (\d+) processes, (\d+) events`)
+	replay   = regexp.MustCompile(`replay: go (test .*)`)
+	happened = regexp.MustCompile(`\d+\.\d{3} s +\S+ .*`) // a line of a trace
+	broken   = regexp.MustCompile(`P\d [a-z ]+:`)
 )
 
 // TestAFailingSeedShrinks disables what keeps a promise. The seed that finds it shrinks to a case of a few steps in which the
-// same promise is broken, that its command repeats, and that is no failure of Pabal as it is.
+// same promise is broken, that its trace shows and its command repeats, and that is no failure of Pabal as it is.
 func TestAFailingSeedShrinks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles the simulation twice")
@@ -47,10 +48,16 @@ func TestAFailingSeedShrinks(t *testing.T) {
 			t.Errorf("%d %s are left of %d, more than %d", after, what, before, most)
 		}
 	}
+	trace := happened.FindAllString(out[strings.LastIndex(out, commands[1][0]):], -1)
+	if len(trace) < 10 {
+		t.Fatalf("of the smaller case no trace is shown:\n%s", out[max(0, len(out)-4000):])
+	}
 	command := strings.Fields(commands[1][1])
 	if again := runGo(t, slices.Insert(slices.Clone(command), 1, "-overlay", overlay)...); broken.FindString(again) != promise ||
 		!strings.Contains(again, "--- FAIL") {
 		t.Errorf("the smaller case does not break %s when it is repeated:\n%s", promise, again[:min(len(again), 4000)])
+	} else if last := happened.FindAllString(again, -1); len(last) == 0 || last[len(last)-1] != trace[len(trace)-1] {
+		t.Errorf("the trace ends with %q, and not so when it is repeated:\n%s", trace[len(trace)-1], again[max(0, len(again)-4000):])
 	}
 	if whole := runGo(t, command...); !strings.Contains(whole, "--- PASS") {
 		t.Errorf("the smaller case fails without the mutant, too:\n%s", whole[max(0, len(whole)-4000):])
