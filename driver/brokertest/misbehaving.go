@@ -13,8 +13,10 @@ import (
 // RunMisbehaving runs every case on brokers that misbehave, from a seed, for callers that do again what failed, as the core does.
 // Publish is refused, fails for half of its messages, and, where the broker deduplicates, is carried out late or without an
 // answer; messages come fewer at a time, shuffled, and some with a later call; everything stalls. The cases expect what they
-// always do.
+// always do. The environment may have another seed (misbehave.SeedVariable).
 func RunMisbehaving(t *testing.T, h Harness, seed uint64) {
+	chosen := seed
+	seed = misbehave.Seed(chosen)
 	trouble := misbehave.New(seed, nil)
 	plain := h.Open
 	h.Open = func(t *testing.T) func(*testing.T) driver.Broker {
@@ -36,7 +38,7 @@ func RunMisbehaving(t *testing.T, h Harness, seed uint64) {
 	}})
 	t.Logf("seed %d", seed)
 	Run(t, h)
-	if done := trouble.Done(); !t.Failed() {
+	if done := trouble.Done(); !t.Failed() && seed == chosen { // by another one, what is rarely called may be spared
 		for _, fault := range want {
 			if done[fault] == 0 {
 				t.Errorf("%s never happened: %v", fault, done)

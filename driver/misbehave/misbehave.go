@@ -19,6 +19,8 @@ import (
 	"hash/fnv"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -61,6 +63,17 @@ type Trouble struct {
 	plan  Plan
 	calls map[string]uint64
 	done  map[string]int
+}
+
+// SeedVariable names the variable of the environment that has another seed for suites that run with a fixed one.
+const SeedVariable = "PABAL_MISBEHAVE_SEED"
+
+// Seed is the seed that [SeedVariable] has, or the one given.
+func Seed(seed uint64) uint64 {
+	if other, err := strconv.ParseUint(os.Getenv(SeedVariable), 10, 64); err == nil {
+		return other
+	}
+	return seed
 }
 
 // New makes trouble by a plan, which may be nil: none until [Trouble.Set].
