@@ -1,6 +1,7 @@
 // Torture runs what takes too long for every change: new seeds of the simulation, its scenario on goroutines, real processes
-// that are killed, faults of servers, brokers and stores that misbehave, fuzzing, and real stores beside the simulated one. It
-// ends with a report of one page, also when it is interrupted, and leaves no process running. scripts/torture starts it.
+// that are killed, faults of servers, brokers and stores that misbehave, in the shop and in their suites, SNS behind a hostile
+// proxy, rolling deploys, mutants, fuzzing, and real stores beside the simulated one. It ends with a report of one page, also when
+// it is interrupted, and leaves no process running. scripts/torture starts it.
 package main
 
 import (

@@ -130,7 +130,7 @@ func (t *torture) execute(ctx context.Context, c command) (string, error) {
 	var out bounded
 	child := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	child.Dir, child.Stdout, child.Stderr = c.dir, &out, &out
-	child.Env = append(os.Environ(), "TMPDIR="+t.scratch, "CGO_ENABLED=1")
+	child.Env = append(append(os.Environ(), "TMPDIR="+t.scratch, "CGO_ENABLED=1"), c.env...)
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of the terminal is ours alone
 	child.Cancel = func() error { return syscall.Kill(-child.Process.Pid, syscall.SIGKILL) }
 	child.WaitDelay = time.Second

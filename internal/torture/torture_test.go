@@ -24,6 +24,7 @@ func TestWhatFailedIsReadFromTheOutput(t *testing.T) {
 		"a seed that is not":  {readSimulation, "x: seed 100: no end: 3 steps\n replay: go test ./s -v -sim.seed=100", true, 1, "seed 100: no end: 3 steps", "go test ./s -v -sim.seed=100"},
 		"a panic":             {readSimulation, "panic: oh\nFAIL\tx", true, 0, "ended: FAIL\tx", "go test ./x"},
 		"a test":              {readTests, "--- FAIL: TestA (1s)\n    --- FAIL: TestA/b (1s)\nFAIL", true, 0, "TestA, TestA/b", "go test ./x"},
+		"a mutant":            {readMutants, "a   3  1s  seed 3: x\nb-c   survives TestB\n1 mutants survive their tests\nexit status 1", true, 0, "b-c   survives TestB", "go test ./x"},
 		"an input":            {readFuzz, "--- FAIL: FuzzWire (1s)\n    To re-run:\n    go test -run=FuzzWire/ab12\nFAIL", true, 0, "FuzzWire", "go test -run=FuzzWire/ab12"},
 	} {
 		done, failures := x.read(c, x.out, x.failed)
@@ -52,13 +53,19 @@ func TestEveryKindNamesRunnableCommands(t *testing.T) {
 	share := 0.0
 	for _, w := range all {
 		share += w.share
+		seeds := false
 		for _, c := range w.commands(7, 60) {
-			if c.args[0] != "go" || c.args[1] != "test" || w.seeded && !strings.Contains(c.String(), "=7 ") {
+			runs := c.args[1] == "test" || c.args[1] == "run"
+			if c.args[0] != "go" || !runs {
 				t.Errorf("%s: %s", w.name, c)
 			}
+			seeds = seeds || strings.Contains(c.String(), "=7 ")
 			if _, err := os.Stat(filepath.Join("../..", c.dir)); c.dir != "." && !strings.HasPrefix(c.dir, "../..") && err != nil {
 				t.Error(err)
 			}
+		}
+		if seeds != w.seeded {
+			t.Errorf("%s begins with seed 7: %v", w.name, seeds)
 		}
 		if w.amount(50_000, 50) < 1 {
 			t.Errorf("%s has nothing to do", w.name)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pabal-go/pabal/driver/misbehave"
 )
 
 // work is one kind of what is run.
@@ -37,13 +39,14 @@ type work struct {
 // command is run in a directory; what repeats it is the same command.
 type command struct {
 	dir   string
+	env   []string // beside that of this process
 	args  []string
 	first uint64
 	units int
 }
 
 func (c command) String() string {
-	text := strings.Join(c.args, " ")
+	text := strings.Join(append(slices.Clone(c.env), c.args...), " ")
 	if c.dir != "." {
 		text = "cd " + c.dir + " && " + text
 	}
@@ -63,7 +66,7 @@ func works(root string) ([]*work, error) {
 	return []*work{
 		{
 			name: "simulation", unit: "seeds", seeded: true, read: readSimulation,
-			share: 0.27, least: 20 * time.Second, guess: 5, most: 20_000,
+			share: 0.22, least: 20 * time.Second, guess: 5, most: 20_000,
 			amount: func(seeds, _ int) int { return seeds },
 			commands: func(first uint64, n int) []command {
 				return one(first, n, "go", "test", scenario, "-run=TestPromisesHoldUnderFaults", "-v", "-timeout=24h",
@@ -72,7 +75,7 @@ func works(root string) ([]*work, error) {
 		},
 		{
 			name: "goroutines, race detector", unit: "runs", seeded: true, read: readTests,
-			share: 0.1, least: 45 * time.Second, guess: 0.25, most: 2_000,
+			share: 0.08, least: 45 * time.Second, guess: 0.25, most: 2_000,
 			amount: func(seeds, _ int) int { return seeds / 50 },
 			commands: func(first uint64, n int) []command {
 				return one(first, n, "go", "test", "-race", scenario, "-run=TestPromisesHoldOnGoroutines", "-v", "-timeout=24h",
@@ -90,7 +93,7 @@ func works(root string) ([]*work, error) {
 		},
 		{
 			name: "fuzzing", unit: "seconds", read: readFuzz,
-			share: 0.15, least: 30 * time.Second, guess: 0.8, most: 1_200,
+			share: 0.12, least: 30 * time.Second, guess: 0.8, most: 1_200,
 			amount: func(seeds, _ int) int { return seeds / 100 },
 			commands: func(_ uint64, n int) (all []command) {
 				each := max(1, n/len(fuzzers))
@@ -103,7 +106,7 @@ func works(root string) ([]*work, error) {
 		},
 		{
 			name: "kill -9", unit: "rounds", seeded: true, read: readTests,
-			share: 0.2, least: 75 * time.Second, guess: 1. / 40, most: 50,
+			share: 0.17, least: 75 * time.Second, guess: 1. / 40, most: 50,
 			amount: func(_, rounds int) int { return rounds },
 			commands: func(first uint64, n int) []command {
 				return one(first, n, "go", "test", "./internal/tests", "-run=^TestKilled", "-v", "-timeout=24h",
@@ -112,7 +115,7 @@ func works(root string) ([]*work, error) {
 		},
 		{
 			name: "misbehaving brokers and stores", unit: "seconds of traffic", seeded: true, read: readTests,
-			share: 0.08, least: 2 * time.Minute, guess: 1. / 15, most: 60,
+			share: 0.07, least: 2 * time.Minute, guess: 1. / 15, most: 60,
 			amount: func(_, rounds int) int { return 8 * rounds },
 			commands: func(first uint64, n int) []command {
 				return one(first, n, "go", "test", "./internal/tests", "-run=TestShopAmongMisbehaviour", "-v", "-timeout=1h",
@@ -120,8 +123,51 @@ func works(root string) ([]*work, error) {
 			},
 		},
 		{
+			name: "suites on brokers and stores that misbehave", unit: "seeds", seeded: true, read: readTests,
+			share: 0.05, least: 2 * time.Minute, guess: 1. / 90, most: 1,
+			amount: func(_, rounds int) int { return max(1, rounds/10) },
+			commands: func(first uint64, n int) (all []command) {
+				for i := range uint64(n) {
+					seed := misbehave.SeedVariable + "=" + strconv.FormatUint(first+i, 10)
+					all = append(all, command{dir: ".", units: 1, env: []string{seed}, args: []string{"go", "test", "./internal/sim",
+						"./pabalsql", "./pabalpgx", "./pabalnats", "./pabalsns", "-run=ConformanceMisbehaving", "-timeout=30m"}})
+				}
+				return all
+			},
+		},
+		{
+			name: "hostile SNS", unit: "thousands of events", seeded: true, read: readTests,
+			share: 0.04, least: time.Minute, guess: 1. / 10, most: 20,
+			amount: func(_, rounds int) int { return max(1, rounds/5) },
+			commands: func(first uint64, n int) []command {
+				return one(first, n, "go", "test", "./internal/tests", "-run=TestHostileSNS", "-v", "-timeout=1h", "-sns.patience=30m",
+					"-sns.seed="+strconv.FormatUint(first, 10), "-sns.events="+strconv.Itoa(n)+"000")
+			},
+		},
+		{
+			name: "rolling deploys", unit: "deploys", read: readTests,
+			share: 0.03, least: 2 * time.Minute, guess: 1. / 90, most: 5,
+			amount: func(_, rounds int) int { return max(1, rounds/25) },
+			commands: func(_ uint64, n int) []command {
+				return one(0, n, "go", "test", "./internal/tests", "-run=OldAndNewProcesses", "-v", "-timeout=1h", "-count="+strconv.Itoa(n))
+			},
+		},
+		{
+			// A mutant is found within 2,000 seeds from 1 on, by others perhaps later: ten times as many are a hole, and not chance.
+			name: "mutants", unit: "times all", seeded: true, read: readMutants,
+			share: 0.04, least: 5 * time.Minute, guess: 1. / 200, most: 1,
+			amount: func(_, _ int) int { return 1 },
+			commands: func(first uint64, _ int) []command {
+				return []command{
+					{dir: ".", args: []string{"go", "run", "./internal/mutants/try", "-tests"}},
+					{dir: ".", units: 1, args: []string{
+						"go", "run", "./internal/mutants/try", "-first=" + strconv.FormatUint(first, 10), "-seeds=20000"}},
+				}
+			},
+		},
+		{
 			name: "faults of servers", unit: "minutes away", read: readTests,
-			share: 0.15, least: 4 * time.Minute, guess: 1. / 110, most: 5,
+			share: 0.13, least: 4 * time.Minute, guess: 1. / 110, most: 5,
 			amount: func(_, _ int) int { return 5 },
 			commands: func(_ uint64, n int) []command {
 				broker, database := max(75*time.Second, time.Duration(n)*time.Minute), time.Duration(n)*12*time.Second
@@ -167,6 +213,7 @@ var (
 	violation = regexp.MustCompile(`seed (\d+): (.*)`)
 	replay    = regexp.MustCompile(`replay: (go test .*)`)
 	failed    = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+	survives  = regexp.MustCompile(`(?m)^\S+ +survives \S+`)
 	fuzzFound = regexp.MustCompile(`(?m)^\s*(go test -run=\S+)`)
 )
 
@@ -200,6 +247,15 @@ func readTests(c command, out string, wrong bool) (int, []failure) {
 		what = "ended: " + lastLine(out)
 	}
 	return 0, []failure{{what, c.String()}}
+}
+
+// readMutants: those that nobody found.
+func readMutants(c command, out string, wrong bool) (int, []failure) {
+	done, failures := readTests(c, out, wrong)
+	if all := survives.FindAllString(out, -1); wrong && len(all) > 0 {
+		failures[0].what = strings.Join(all, ", ")
+	}
+	return done, failures
 }
 
 // readFuzz: what is found lies in the tree as a new input.
