@@ -6,6 +6,7 @@ import (
 	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/pabal-go/pabal"
@@ -61,4 +62,12 @@ func ExampleConnector() {
 	// Output:
 	// Commit lost its answer: misbehaves on purpose
 	// map[Commit Lost:1]
+}
+
+// Suites have a fixed seed, so that a failure can be repeated; PABAL_MISBEHAVE_SEED=7 go test has them meet other trouble.
+func ExampleSeed() {
+	_ = os.Setenv(misbehave.SeedVariable, "7")
+	defer os.Unsetenv(misbehave.SeedVariable) //nolint:errcheck // of a name that is set
+	fmt.Println(misbehave.Seed(1))
+	// Output: 7
 }
