@@ -39,7 +39,7 @@ func TestFaultsEndInBooksThatAgree(t *testing.T) {
 		"DatabaseAway":           databaseIsAway,
 		"DiskOfTheBrokerFull":    diskOfTheBrokerIsFull,
 		"ProducerStandsStill":    producerStandsStill,
-		"ConsumerStandsStill":    consumerStandsStill,
+		"RolesStandStill":        rolesStandStill,
 	} {
 		all.Go(func() { t.Run(name, fault) }) // t.Parallel would run as many as there are processors
 	}
@@ -156,23 +156,6 @@ func fill(t *testing.T, file string) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
-}
-
-// consumerStandsStill: settlement stands still for longer than the broker leaves it its messages, in the midst of a
-// transaction perhaps, while another process of it goes on.
-func consumerStandsStill(t *testing.T) {
-	a := openAvenue(t, nil)
-	a.start()
-	stopped := a.houses["settlement"]
-	another := &process{t: t, binary: a.binary, dir: a.dir, address: freeAddress(t), role: "settlement", db: a.db, broker: a.nats.URL}
-	another.start()
-	traffic := a.during(shop.Load{For: 45 * time.Second, Rate: 40, Patience: time.Minute}, func() {
-		stopped.halt()
-		pause(t.Context(), 40*time.Second) // of 30 that a message is its own
-		stopped.goOn()
-	})
-	another.stop()
-	a.settles(traffic)
 }
 
 // logged are the statements of a service's process that the server has logged since a moment, by their parameters.
