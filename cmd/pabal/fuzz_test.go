@@ -80,7 +80,8 @@ func FuzzSNSAddress(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if limits := b.Limits(); len(o.Prefix) > 30 || !nameForm.MatchString("a"+o.Prefix) || limits.Hold < time.Second || limits.Wait < time.Second || limits.Name < 1 {
+		limits := b.Limits()
+		if len(o.Prefix) > 30 || !nameForm.MatchString("a"+o.Prefix) || limits.Hold < time.Second || limits.Wait < time.Second || limits.Name < 1 {
 			t.Errorf("%q is taken as %+v, with limits %+v", rest, o, limits)
 		}
 		if err := b.Close(); err != nil {

@@ -63,7 +63,7 @@ func works(root string) ([]*work, error) {
 		return nil, err
 	}
 	const scenario = "./internal/sim/scenario"
-	return []*work{
+	all := []*work{
 		{
 			name: "simulation", unit: "seeds", seeded: true, read: readSimulation,
 			share: 0.22, least: 20 * time.Second, guess: 5, most: 20_000,
@@ -113,6 +113,13 @@ func works(root string) ([]*work, error) {
 					"-kill.seed="+strconv.FormatUint(first, 10), "-kill.rounds="+strconv.Itoa(n))
 			},
 		},
+	}
+	return append(all, hostilities()...), nil
+}
+
+// hostilities are the kinds in which something else than a process goes wrong, or an older process is still there.
+func hostilities() []*work {
+	return []*work{
 		{
 			name: "misbehaving brokers and stores", unit: "seconds of traffic", seeded: true, read: readTests,
 			share: 0.07, least: 2 * time.Minute, guess: 1. / 15, most: 60,
@@ -172,10 +179,10 @@ func works(root string) ([]*work, error) {
 			commands: func(_ uint64, n int) []command {
 				broker, database := max(75*time.Second, time.Duration(n)*time.Minute), time.Duration(n)*12*time.Second
 				return one(0, n, "go", "test", "./internal/tests", "-run=FaultsEnd", "-v", "-timeout=1h", "-count=1",
-					"-fault.broker="+broker.String(), "-fault.database="+database.String())
+					"-fault.broker="+broker.String(), "-fault.database="+database.String(), "-halt.rounds="+strconv.Itoa(n))
 			},
 		},
-	}, nil
+	}
 }
 
 func one(first uint64, units int, args ...string) []command {
