@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
 
 	"github.com/pabal-go/pabal"
 	"github.com/pabal-go/pabal/pabalsns"
@@ -70,13 +70,17 @@ func FuzzSNSAddress(f *testing.F) {
 	} {
 		f.Add(rest)
 	}
+	cfg, err := config.LoadDefaultConfig(f.Context(), config.WithRegion("us-east-1"))
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, rest string) {
 		o, err := snsOptions(rest)
 		if err != nil {
 			return
 		}
 		o.Logger = slog.New(slog.DiscardHandler)
-		b, err := pabalsns.Open(aws.Config{Region: "us-east-1"}, &o)
+		b, err := pabalsns.Open(cfg, &o)
 		if err != nil {
 			return
 		}
@@ -98,7 +102,11 @@ func FuzzTopology(f *testing.F) {
 	f.Add([]byte(`{"topics":[{"name":"${path.root}"},{"name":"a.>"},{"name":""}]}`))
 	f.Add([]byte(`{"topics":null,"queues":[null]}`))
 	f.Add([]byte(`[]`))
-	broker, err := pabalsns.Open(aws.Config{Region: "us-east-1"}, nil)
+	cfg, err := config.LoadDefaultConfig(f.Context(), config.WithRegion("us-east-1"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	broker, err := pabalsns.Open(cfg, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
