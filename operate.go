@@ -198,6 +198,11 @@ func (r *Redelivery) check() error {
 		return errors.New("redelivery: a key needs its topic")
 	}
 	err := errors.Join(between("Rate", r.Rate, 1, 10_000), between("IDs", len(r.IDs), 0, maxRecord), between("Why, in bytes,", len(r.Why), 0, 500))
+	for _, at := range []time.Time{r.From, r.Until} {
+		if _, bad := at.MarshalText(); bad != nil { // the order is kept as JSON, which has no place for such a year
+			err = errors.Join(err, fmt.Errorf("a time to select by, From or Until: %w", bad))
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("redelivery: %w", err)
 	}

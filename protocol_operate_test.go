@@ -197,6 +197,7 @@ func TestRedeliverOfIDsAndTimesIsNarrow(t *testing.T) {
 	}
 	for field, r := range map[string]pabal.Redelivery{
 		"topic or ids": {}, "needs its topic": {Key: "A1", IDs: []uuid.UUID{{1}}}, "Rate": {Topic: "x", Rate: -1},
+		"From or Until": {Topic: "x", From: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)},
 	} {
 		if _, err := p.order.Redeliver(t.Context(), r); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%+v: %v", r, err)
