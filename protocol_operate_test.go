@@ -348,6 +348,40 @@ func TestAgainKeepsTheOrderOfEventsThatOneCallRecorded(t *testing.T) {
 	p.expectHandled(want...)
 }
 
+// A process that stops leaves its redelivery to the next one, which does not wait for a lease.
+func TestRedeliveryGoesOnAfterAStop(t *testing.T) {
+	p := newProtocol(t)
+	var events []pabal.Event
+	for n := range 500 {
+		events = append(events, pay("A1", n))
+	}
+	p.record(events...)
+	p.Settle(time.Minute)
+	if _, err := p.order.Redeliver(t.Context(), pabal.Redelivery{Topic: OrderPaid.Topic()}); err != nil {
+		t.Fatal(err)
+	}
+	p.sent = nil
+	for len(p.sent) < 200 {
+		p.Pass(100 * time.Millisecond)
+	}
+	if err := p.Stop(p.order); err != nil {
+		t.Fatal(err)
+	}
+	p.order = p.another()
+	job := p.status(p.order).Jobs[0]
+	if job.Finished || job.LastError != "" || job.Sent != len(p.sent) {
+		t.Errorf("%d are sent, and the job says %+v", len(p.sent), job)
+	}
+	p.Pass(16 * time.Second) // a client looks for redeliveries every 15 s at most
+	if n := len(p.sent); n < 300 {
+		t.Errorf("%d sent of 500: it waits for a lease", n)
+	}
+	p.Pass(10 * time.Second)
+	if n := len(p.sent); n != 500 {
+		t.Errorf("%d sent of 500", n)
+	}
+}
+
 func TestRedeliveryGoesOnAfterAKill(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		p := newProtocol(t)

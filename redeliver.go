@@ -67,10 +67,13 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 	}
 	last := map[string]driver.Ref{}
 	due := newRation(spec.Rate, r.limits, r.w.Now())
+	ours := false
 	for ctx.Err() == nil {
-		if mine, err := r.save(ctx, &job); err != nil || !mine {
+		mine, err := r.save(ctx, &job)
+		if err != nil || !mine {
 			return err // somebody else has it
 		}
+		ours = true
 		filter := spec.filter()
 		filter.After, filter.Limit = job.Resume, jobPage
 		page, err := r.read(ctx, driver.Query{Events: &filter})
@@ -85,12 +88,15 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 		}
 		sent, err := r.send(ctx, &job, &spec, page, last, &due)
 		job.Sent += sent
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			job.LastError = reason("interrupted", err)
 			_, _ = r.save(ctx, &job)
 			return err
 		}
 		r.o.Observer.Count(Count{Step: "redeliver", Result: "accepted", Topic: spec.Topic, Consumer: spec.Consumer, N: sent})
+	}
+	if ours {
+		_, _ = r.keep(ctx, &job, 0) // another process goes on without waiting for the lease
 	}
 	return ctx.Err()
 }
@@ -133,9 +139,14 @@ func (r *redeliverer) wait(ctx context.Context, due *ration) int {
 }
 
 func (r *redeliverer) save(ctx context.Context, job *driver.Job) (mine bool, err error) {
+	return r.keep(ctx, job, jobLease)
+}
+
+// keep saves a job, which is this client's for so long.
+func (r *redeliverer) keep(ctx context.Context, job *driver.Job, lease time.Duration) (mine bool, err error) {
 	call, cancel := r.w.Deadline(context.WithoutCancel(ctx), r.o.PublishTimeout)
 	defer cancel()
-	job.Owner, job.Lease = r.owner, jobLease
+	job.Owner, job.Lease = r.owner, lease
 	n, err := r.store.Tend(call, driver.Chore{Job: job})
 	return n > 0, err
 }

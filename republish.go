@@ -219,8 +219,14 @@ func (r *republisher) claim(ctx context.Context, t *driver.Topic, s *driver.Sele
 		s.After = rows[len(rows)-1].DueAt
 		return claimDue(rows, now, t.ProvenAt, r.o.Lease)
 	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	// A claim that is under way when ctx ends may take effect: what it got is published then, or given back, and not left to its lease.
+	call, cancel := r.w.Deadline(context.WithoutCancel(ctx), min(r.o.Lease, handlersCancelled))
+	defer cancel()
 	start := r.w.Now()
-	claimed, err := r.store.Claim(ctx, *s)
+	claimed, err := r.store.Claim(call, *s)
 	if err != nil || len(claimed) == 0 {
 		return 0, err
 	}

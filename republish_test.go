@@ -1,6 +1,7 @@
 package pabal
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -141,5 +142,37 @@ func TestClassify(t *testing.T) {
 		if got := classify(c.answer, c.at, forgot, c.again); got != c.want {
 			t.Errorf("classify(%v, %v, again %v) = %v, want %v", c.answer, c.at, c.again, got, c.want)
 		}
+	}
+}
+
+// stopped is a store to which a client's end comes while a claim is under way.
+type stopped struct {
+	ledger
+	stop   func()
+	events int
+}
+
+func (s *stopped) Claim(ctx context.Context, sel driver.Selection) ([]driver.Claimed, error) {
+	s.stop()
+	row := driver.Pending{ID: uuid.New(), Topic: "paid"}
+	decisions := sel.Decide(time.Now(), []driver.Pending{row})
+	s.events += len(decisions)
+	return []driver.Claimed{{Pending: decisions[0].Pending, Event: driver.Event{ID: row.ID, Topic: "paid"}}}, ctx.Err()
+}
+
+// What a claim under way got when the client stops is known to it: else it would wait for its lease. None begins then.
+func TestClaimUnderWayEndsThoughTheClientStops(t *testing.T) {
+	p := testPublisher(t, Options{})
+	p.begin()
+	ctx, stop := context.WithCancel(t.Context())
+	s := &stopped{stop: stop}
+	p.house.store = s
+	r := &republisher{house: p.house, publisher: p}
+	topic := &driver.Topic{Name: "paid"}
+	for range 2 {
+		_, _ = r.claim(ctx, topic, &driver.Selection{Topic: "paid", Limit: 1}, false)
+	}
+	if s.events != 1 || p.queued != 1 {
+		t.Errorf("%d events are claimed, %d queued", s.events, p.queued)
 	}
 }
