@@ -108,9 +108,11 @@ var receiveCases = []testCase{{
 		}
 		wg.Wait()
 		s.check(len(seen) == 100, "%d of 100 messages came", len(seen))
-		for text, n := range seen {
-			s.check(n == 1, "%s came %d times", text, n)
+		again := 0
+		for _, n := range seen {
+			again += n - 1
 		}
+		s.check(again <= 5, "%d came again: a broker that delivers at least once does that now and then, and not so often", again)
 	},
 }, {
 	"Ack", "Ack removes deliveries of a queue from it for ever.",
