@@ -168,14 +168,19 @@ func gather[T any](ctx context.Context, from <-chan T, most int, take func([]T) 
 	}
 }
 
+func numberOf(m jetstream.Msg) (int64, error) {
+	var b bill
+	err := json.Unmarshal(m.Data(), &b)
+	return b.No, err
+}
+
 // noOf reads an event's number, and notes that its handler starts.
 func (t *site) noOf(service int, m jetstream.Msg) (int64, error) {
-	var b bill
-	if err := json.Unmarshal(m.Data(), &b); err != nil {
-		return 0, err
+	no, err := numberOf(m)
+	if err == nil {
+		t.journal.handle(service, int(no))
 	}
-	t.journal.handle(service, int(b.No))
-	return b.No, nil
+	return no, err
 }
 
 const insertEffect = `insert into effect values ($1)`

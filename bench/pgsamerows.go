@@ -61,7 +61,10 @@ const (
 
 // sameRows is the hand-tuned pipeline with Pabal's rows. It makes no more use of them than what tells a second copy: what an event is
 // wrapped in, who decides that it may go, what is out of order, what fails, and all that looks after the tables costs it nothing.
-type sameRows struct{ keyed bool }
+type sameRows struct {
+	keyed  bool
+	prompt bool // publishes each event after its commit and handles each by itself, as the seed does
+}
 
 func (c sameRows) open(ctx context.Context, t *site) (*line, error) {
 	o, err := t.sameTables(ctx)
@@ -69,17 +72,24 @@ func (c sameRows) open(ctx context.Context, t *site) (*line, error) {
 		return nil, err
 	}
 	w, ctx := newWorks(ctx)
+	workers, most := 1, handBatch
+	if c.prompt {
+		workers, most = handWorkers, 1
+	}
 	for i := range t.service {
-		if err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), 1, handBatch, func(ctx context.Context, batch []jetstream.Msg) error {
+		if err := t.subscribe(ctx, w, fmt.Sprint("service", i+1), workers, most, func(ctx context.Context, batch []jetstream.Msg) error {
 			return c.handle(ctx, t, i, batch)
 		}); err != nil {
 			return nil, err
 		}
 	}
-	if err := o.confirm(ctx, w, 1, handBatch, o.markSame); err != nil {
+	if err := o.confirm(ctx, w, workers, most, o.markSame); err != nil {
 		return nil, err
 	}
-	enqueue := t.sendBehind(ctx, w)
+	enqueue := t.sendNow(ctx)
+	if !c.prompt {
+		enqueue = t.sendBehind(ctx, w)
+	}
 	return &line{
 		write: func(ctx context.Context, n int) error {
 			id, payload := uuid.Must(uuid.NewV7()), payloadOf(n)
@@ -111,7 +121,7 @@ func (c sameRows) handle(ctx context.Context, t *site, service int, batch []jets
 	}
 	times, nos, keys := make([]time.Time, len(batch)), map[uuid.UUID]int64{}, map[string]uuid.UUID{}
 	for k, m := range batch {
-		no, err := t.noOf(service, m)
+		no, err := numberOf(m)
 		if err != nil {
 			return err
 		}
@@ -148,6 +158,7 @@ func (c sameRows) handle(ctx context.Context, t *site, service int, batch []jets
 	effects, last := make([]int64, len(fresh)), make([]uuid.UUID, len(sorted))
 	for k, id := range fresh {
 		effects[k] = nos[id]
+		t.journal.handle(service, int(effects[k])) // behind the rows of the inbox, as Pabal's
 	}
 	if _, err := tx.Exec(ctx, insertEffects, effects); err != nil {
 		return err
