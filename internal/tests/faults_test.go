@@ -40,6 +40,8 @@ func TestFaultsEndInBooksThatAgree(t *testing.T) {
 		"DiskOfTheBrokerFull":    diskOfTheBrokerIsFull,
 		"ProducerStandsStill":    producerStandsStill,
 		"RolesStandStill":        rolesStandStill,
+		"ClusterLosesItsLeader":  clusterLosesItsLeader,
+		"RedeliveryIsKilled":     redeliveryIsKilled,
 	} {
 		all.Go(func() { t.Run(name, fault) }) // t.Parallel would run as many as there are processors
 	}

@@ -86,12 +86,9 @@ func TestKilledProcessesOnPostgresAndNATSLoseNothingAndDoubleNothing(t *testing.
 	))
 }
 
-// TestKilledLeaderOfAClusterLosesNothingAndDoublesNothing has three servers of NATS, streams with three replicas, and kills, beside each
-// role and the relay, whichever server leads the stream at that moment.
-func TestKilledLeaderOfAClusterLosesNothingAndDoublesNothing(t *testing.T) {
-	if testing.Short() {
-		t.Skip("kills real processes")
-	}
+// clusterLosesItsLeader has three servers of NATS, streams with three replicas, and kills, beside each role and the relay, whichever server
+// leads the stream at that moment.
+func clusterLosesItsLeader(t *testing.T) {
 	cluster := servers.StartNATSCluster(t, &servers.NATSOptions{SyncAlways: true})
 	a := openAvenueOn(t, cluster.URL)
 	a.start()

@@ -10,11 +10,9 @@ import (
 	"github.com/pabal-go/pabal/shop"
 )
 
-// A redelivery whose process is killed goes on in the next one, from where it was, and its copies have no second effect.
-func TestRedeliveryOfAKilledProcessGoesOn(t *testing.T) {
-	if testing.Short() {
-		t.Skip("kills real processes")
-	}
+// redeliveryIsKilled: it goes on in the next process, from where it was, and its copies have no second effect. On SQLite, and an embedded
+// NATS.
+func redeliveryIsKilled(t *testing.T) {
 	p := &process{
 		t: t, binary: buildBinary(t), dir: t.TempDir(), address: freeAddress(t),
 		heard: &heard{Transport: http.Transport{MaxIdleConnsPerHost: 32}, paid: map[string]bool{}},
