@@ -77,6 +77,9 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 		filter := spec.filter()
 		filter.After, filter.Limit = job.Resume, jobPage
 		page, err := r.read(ctx, driver.Query{Events: &filter})
+		if ctx.Err() != nil {
+			break
+		}
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}

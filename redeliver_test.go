@@ -1,6 +1,7 @@
 package pabal
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -54,5 +55,33 @@ func TestRedeliveredEventsFillCallsWhereCallsAreCounted(t *testing.T) {
 			t.Fatalf("after call %d: %d and %v, expected 40 ms", n, got, wait)
 		}
 		at = at.Add(wait)
+	}
+}
+
+// reading is a store to which a client's end comes while a page is read.
+type reading struct {
+	ledger
+	stop   func()
+	leases []time.Duration // of the job, as it was saved
+}
+
+func (r *reading) Tend(_ context.Context, c driver.Chore) (int, error) {
+	r.leases = append(r.leases, c.Job.Lease)
+	return 1, nil
+}
+
+func (r *reading) Read(ctx context.Context, _ driver.Query) (driver.Reading, error) {
+	r.stop()
+	return driver.Reading{}, ctx.Err()
+}
+
+func TestRedeliveryIsHandedOverThoughAPageWasBeingRead(t *testing.T) {
+	p := testPublisher(t, Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	s := &reading{stop: stop}
+	p.house.store = s
+	_ = (&redeliverer{house: p.house, publisher: p}).work(ctx, driver.Job{Spec: Redelivery{Topic: "paid", Rate: 1}.encode()})
+	if len(s.leases) != 2 || s.leases[1] != 0 {
+		t.Errorf("saved for %v", s.leases)
 	}
 }

@@ -2,17 +2,11 @@ package pabalpgx_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,6 +18,7 @@ import (
 
 	"github.com/pabal-go/pabal/driver"
 	"github.com/pabal-go/pabal/internal/hostile"
+	"github.com/pabal-go/pabal/internal/servers"
 	"github.com/pabal-go/pabal/pabalpgx"
 )
 
@@ -103,20 +98,12 @@ func TestConnectionIsKilledDuringInTx(t *testing.T) {
 // serveTLS has the test's server answer with TLS, by a certificate of its own.
 func serveTLS(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "127.0.0.1"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	cert := must(x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key))(t)
-	der := must(x509.MarshalPKCS8PrivateKey(key))(t)
-	write := func(name, kind string, der []byte) {
-		text := string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	authority := servers.NewAuthority(t)
+	for from, to := range map[string]string{"server.pem": "server.crt", "server.key": "server.key"} { // as in its data directory by default
+		text := string(must(os.ReadFile(authority.File(from)))(t))
 		rows := "select unnest(string_to_array('" + strings.TrimSpace(text) + "', E'\\n'))"
-		must(pool.Exec(t.Context(), "copy ("+rows+") to program 'umask 077; cat > "+name+"'"))(t) // in the data directory
+		must(pool.Exec(t.Context(), "copy ("+rows+") to program 'umask 077; cat > "+to+"'"))(t)
 	}
-	write("server.crt", "CERTIFICATE", cert)
-	write("server.key", "PRIVATE KEY", der)
 	for _, text := range []string{"alter system set ssl = on", "select pg_reload_conf()"} {
 		must(pool.Exec(t.Context(), text))(t)
 	}

@@ -51,7 +51,7 @@ func installation() string { return fmt.Sprintf("t%d-", installations.Add(1)) }
 
 func harness(url string, o pabalsns.Options) brokertest.Harness {
 	o.Hold = cmp.Or(o.Hold, 2*time.Second)
-	return brokertest.Harness{NoDedup: true, Open: func(*testing.T) func(*testing.T) driver.Broker {
+	return brokertest.Harness{NoDedup: true, Repeats: true, Open: func(*testing.T) func(*testing.T) driver.Broker {
 		o := o
 		o.Prefix = installation()
 		return func(t *testing.T) driver.Broker { return open(t, url, o) }

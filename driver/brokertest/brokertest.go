@@ -25,6 +25,8 @@ type Harness struct {
 
 	NoDedup bool // a message of the same Dedup is stored again
 	NoLost  bool // Extend does not tell what is no longer ours
+	// Repeats: now and then a message is given to two receivers, as the Amazon SQS Developer Guide says of standard queues.
+	Repeats bool
 	// NoTopics: a topic exists as soon as something is published to it, so none is ever missing.
 	NoTopics bool
 }

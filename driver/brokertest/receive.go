@@ -108,11 +108,14 @@ var receiveCases = []testCase{{
 		}
 		wg.Wait()
 		s.check(len(seen) == 100, "%d of 100 messages came", len(seen))
-		again := 0
+		again, most := 0, 0
 		for _, n := range seen {
 			again += n - 1
 		}
-		s.check(again <= 5, "%d came again: a broker that delivers at least once does that now and then, and not so often", again)
+		if s.h.Repeats {
+			most = len(seen) / 20 // if they were not shared, each would come again
+		}
+		s.check(again <= most, "%d came again", again)
 	},
 }, {
 	"Ack", "Ack removes deliveries of a queue from it for ever.",
