@@ -235,13 +235,12 @@ func (w *watch) gone() {
 	}
 }
 
-// answered takes in a message from the database (PostgreSQL manual, 55.7).
+// answered takes in a message from the database (PostgreSQL manual, 55.7). An error needs no notice: what it leaves of a
+// transaction ends with ROLLBACK, of all or to a savepoint, or with a COMMIT that answers so.
 func (w *watch) answered(kind byte, body []byte) {
 	switch kind {
 	case 'C': // CommandComplete
 		w.completed(string(body))
-	case 'E': // ErrorResponse
-		w.see(driver.SawDoubt)
 	case 'Z': // ReadyForQuery, with the state of the transaction
 		w.asked, w.asking = max(0, w.asked-1), false
 		open := len(body) == 1 && body[0] != 'I'

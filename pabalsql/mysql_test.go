@@ -130,6 +130,64 @@ func TestPabalsOwnTransactionsBlockNoRecorder(t *testing.T) {
 	}
 }
 
+// A transaction that has read before reads from a snapshot, at REPEATABLE READ. What Pabal locks in it, it reads as it is now.
+func TestWhatIsLockedIsReadAsItIsNow(t *testing.T) {
+	db, s := openServer(t, servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true}))
+	ctx, b := t.Context(), s.Inbox()
+	first, err := recorded(ctx, s, "paid", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrival := driver.Row{CursorKey: driver.CursorKey{Source: "order", Topic: "paid", Key: "a"}, ID: uuid.Must(uuid.NewV7()), Type: "paid",
+		Position: 7, RecordedAt: time.Now(), SentAt: time.Now()}
+	load := driver.Load{Consumer: "settlement", Arrivals: []driver.Row{arrival}, Keys: []driver.CursorKey{arrival.CursorKey}, Waiting: 1}
+	early, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer early.Rollback() //nolint:errcheck // of a test
+	for _, table := range []string{"event", "counter", "inbox", "cursor"} {
+		if _, err := early.ExecContext(ctx, "select count(*) from pabal_"+table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, err := recorded(ctx, s, "paid", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := b.Begin(ctx)
+	if err == nil {
+		_, err = b.Load(ctx, tx, load)
+	}
+	if err == nil {
+		err = b.Save(ctx, tx, driver.Save{Consumer: "settlement", Cursors: []driver.Cursor{{CursorKey: arrival.CursorKey, Begun: true,
+			Last: driver.Ref{ID: arrival.ID, Position: 7, RecordedAt: arrival.RecordedAt}}}})
+	}
+	if err == nil {
+		err = b.End(ctx, tx, driver.Commit)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := recordIn(ctx, s, early, "paid", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second[0].Prev.ID != first[0].ID || third[0].Prev.ID != second[0].ID || third[0].Position != first[0].Position+2 {
+		t.Errorf("position %d, behind %d and %d, prev %+v", third[0].Position, first[0].Position, second[0].Position, third[0].Prev)
+	}
+	loaded, err := b.Load(ctx, early, load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded.Known[0] == nil || loaded.Known[0].ID != arrival.ID {
+		t.Errorf("a duplicate counts as new: %+v", loaded.Known)
+	}
+	if c := loaded.Cursors[0]; !c.Begun || c.Last.Position != 7 {
+		t.Errorf("the cursor is as it was: %+v", c)
+	}
+}
+
 // Transactions that record different keys do not wait for each other.
 func TestRecordersOfOtherKeysDoNotWait(t *testing.T) {
 	db, s := openServer(t, servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true}))

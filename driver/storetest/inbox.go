@@ -71,6 +71,27 @@ func (s *suite[X]) rows(f driver.RowFilter) []driver.Row {
 	return r.Rows
 }
 
+// advance moves the cursors of a Load by one, in a transaction of their own.
+func (s *suite[X]) advance(l driver.Load) error {
+	b := s.s.Inbox()
+	x, err := b.Begin(s.ctx)
+	if err != nil {
+		return err
+	}
+	loaded, err := b.Load(s.ctx, x, l)
+	if err == nil {
+		for i := range loaded.Cursors {
+			c := &loaded.Cursors[i]
+			c.Begun, c.Last = true, driver.Ref{ID: l.Arrivals[i].ID, Position: c.Last.Position + 1, RecordedAt: l.Arrivals[i].RecordedAt}
+		}
+		err = b.Save(s.ctx, x, driver.Save{Consumer: l.Consumer, Cursors: loaded.Cursors})
+	}
+	if err != nil {
+		return errors.Join(err, b.End(s.ctx, x, driver.Rollback))
+	}
+	return b.End(s.ctx, x, driver.Commit)
+}
+
 func inboxCases[X any]() []testCase[X] {
 	return slices.Concat(endCases[X](), loadCases[X](), saveCases[X](), inboxTendCases[X]())
 }
@@ -184,6 +205,36 @@ func loadCases[X any]() []testCase[X] {
 			}
 			wg.Wait()
 			s.check(fresh == 1 && s.db.Effects() == 1, "%d of 8 transactions found it new, %d effects", fresh, s.db.Effects())
+		},
+	}, {
+		"Load/locks", "Load: locks all of Keys, in order, so that transactions on the same keys follow each other, and none deadlocks.",
+		func(s *suite[X]) {
+			keys := []string{"a", "b", "c", "d"}
+			const workers, rounds = 8, 5
+			var wg sync.WaitGroup
+			for worker := range workers {
+				wg.Go(func() {
+					for round := range rounds {
+						l := driver.Load{Consumer: consumer}
+						for i := range keys {
+							a := arrival(1, keys[(i*(1+2*(worker%2))+round)%len(keys)])
+							a.Body = nil
+							l.Arrivals, l.Keys = append(l.Arrivals, a), append(l.Keys, a.CursorKey)
+						}
+						if err := s.advance(l); err != nil {
+							s.check(false, "transaction %d of %d: %v", round, worker, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			s.in(driver.Rollback, func(b driver.Inbox[X], x X) {
+				for i, key := range keys {
+					c := s.load(b, x, 0, arrival(1, key)).Cursors[0]
+					s.check(c.Last.Position == workers*rounds, "key %d has moved %d times, not %d: it was not locked", i, c.Last.Position, workers*rounds)
+				}
+			})
 		},
 	}, {
 		"Load/waiting", "Waiting rows are those of the lowest positions: held ones, and parked ones above the cursor's Last.Position; WaitingCount counts the held ones.",
@@ -328,6 +379,7 @@ func inboxTendCases[X any]() []testCase[X] {
 				return driver.Cursor{CursorKey: r.CursorKey, Begun: true, Began: 1, Last: driver.Ref{ID: r.ID, Position: r.Position, RecordedAt: r.RecordedAt}}
 			}
 			next := held(arrival(9, "waiting"), time.Time{})
+			next.RecordedAt = waiting.RecordedAt
 			old.Body, waiting.Body, young.Body = nil, nil, nil
 			s.save([]driver.Row{old, waiting, young, next}, cursor(old), cursor(waiting), cursor(young))
 			before := s.now().Add(-time.Hour)

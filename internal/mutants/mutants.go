@@ -1,6 +1,6 @@
 // Package mutants doubts the tests. For each rule that Pabal promises, mutants.txt disables the code that keeps it; a
-// mutant that no seed of the simulation finds is a hole in the simulation, or code that is not needed. `go run
-// ./internal/mutants/try` tries them.
+// mutant that no seed of the simulation finds is a hole in the simulation, or code that is not needed. databases.txt does so with what
+// the databases keep. `go run ./internal/mutants/try` tries them.
 package mutants
 
 import (
@@ -21,17 +21,18 @@ type Mutant struct {
 	Name   string
 	File   string // from the root of the module
 	Seed   int    // of the simulation that found it when all were tried last; 0: none does
-	Test   string // that finds one that no seed does
-	Why    string // no seed does
+	Test   string // that finds one that no seed does; of a database: the case
+	Why    string // no seed does; of a database: what the rule says
 	Places []Place
 }
 
 // Place is a piece of the file, and what stands there in the mutant.
 type Place struct{ Old, New string }
 
-// All returns the mutants, in order.
-func All() ([]Mutant, error) {
-	var all []Mutant
+// All returns the mutants of the protocol, in order.
+func All() ([]Mutant, error) { return read("mutants.txt", text) }
+
+func read(file, text string) (all []Mutant, err error) {
 	var was, is []string
 	place := func() {
 		if len(was) > 0 {
@@ -47,7 +48,7 @@ func All() ([]Mutant, error) {
 			place()
 			m, err := header(line)
 			if err != nil {
-				return nil, fmt.Errorf("mutants.txt:%d: %w", n+1, err)
+				return nil, fmt.Errorf("%s:%d: %w", file, n+1, err)
 			}
 			all = append(all, m)
 		case line[0] == '!':
@@ -61,7 +62,7 @@ func All() ([]Mutant, error) {
 		case line[0] == ' ':
 			was, is = append(was, line[1:]), append(is, line[1:])
 		default:
-			return nil, fmt.Errorf("mutants.txt:%d: what is %q?", n+1, line)
+			return nil, fmt.Errorf("%s:%d: what is %q?", file, n+1, line)
 		}
 	}
 	place()
@@ -71,12 +72,13 @@ func All() ([]Mutant, error) {
 // header reads the first line of a mutant.
 func header(line string) (m Mutant, err error) {
 	f := strings.Fields(line)
-	if len(f) != 4 {
+	if len(f) < 4 {
 		return m, fmt.Errorf("%q: want = name file seed, or = name file test", line)
 	}
 	m = Mutant{Name: f[1], File: f[2]}
-	if m.Seed, err = strconv.Atoi(f[3]); err != nil {
-		m.Test = f[3]
+	found := strings.Join(f[3:], " ")
+	if m.Seed, err = strconv.Atoi(found); err != nil {
+		m.Test = found
 	}
 	return m, nil
 }

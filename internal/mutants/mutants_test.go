@@ -125,3 +125,21 @@ func TestSummaryNamesMedianAndHighest(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestMutantsOfDatabasesFitTheCode(t *testing.T) {
+	all, err := Databases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		if _, err := all[i].Patch(root); err != nil {
+			t.Error(err)
+		}
+		if all[i].Why == "" && (i == 0 || all[i-1].Name != all[i].Name) {
+			t.Errorf("mutant %s does not say what its rule is", all[i].Name)
+		}
+	}
+	if err := CheckDatabases(root, all); err != nil {
+		t.Error(err)
+	}
+}

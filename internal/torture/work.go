@@ -162,11 +162,12 @@ func hostilities() []*work {
 		{
 			// A mutant is found within 2,000 seeds from 1 on, by others perhaps later: ten times as many are a hole, and not chance.
 			name: "mutants", unit: "times all", seeded: true, read: readMutants,
-			share: 0.04, least: 5 * time.Minute, guess: 1. / 200, most: 1,
+			share: 0.05, least: 10 * time.Minute, guess: 1. / 500, most: 1,
 			amount: func(_, _ int) int { return 1 },
 			commands: func(first uint64, _ int) []command {
 				return []command{
 					{dir: ".", args: []string{"go", "run", "./internal/mutants/try", "-tests"}},
+					{dir: ".", args: []string{"go", "run", "./internal/mutants/try", "-databases"}},
 					{dir: ".", units: 1, args: []string{
 						"go", "run", "./internal/mutants/try", "-first=" + strconv.FormatUint(first, 10), "-seeds=20000"}},
 				}

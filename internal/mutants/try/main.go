@@ -5,6 +5,7 @@
 //	go run ./internal/mutants/try -write          # and notes the seeds, beside the mutants and in docs/promises.md
 //	go run ./internal/mutants/try -first 70001    # by other seeds than those from 1 on
 //	go run ./internal/mutants/try -tests          # those that their tests find, by them
+//	go run ./internal/mutants/try -databases      # those of the databases, by the cases of driver/storetest; -write: docs/promises.md
 package main
 
 import (
@@ -26,13 +27,19 @@ func main() {
 	flag.IntVar(&o.seeds, "seeds", 2000, "how many seeds a mutant may survive")
 	flag.BoolVar(&o.write, "write", false, "note the seeds that found them")
 	tests := flag.Bool("tests", false, "run the tests of those that no seed finds")
+	ofDatabases := flag.Bool("databases", false, "run the cases that find those of the databases")
 	flag.Parse()
 	o.names = regexp.MustCompile(flag.Arg(0))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	do := try
-	if *tests {
+	switch {
+	case *tests && *ofDatabases:
+		do = func(context.Context, options) error { return errors.New("either -tests or -databases") }
+	case *tests:
 		do = test
+	case *ofDatabases:
+		do = databases
 	}
 	if err := do(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -127,4 +134,40 @@ func test(ctx context.Context, o options) error {
 		return fmt.Errorf("%d mutants survive their tests", survivors)
 	}
 	return nil
+}
+
+// databases demands that each case is red with its mutant. That they are green without is what the suites are run for.
+func databases(ctx context.Context, o options) error {
+	all, err := mutants.Databases()
+	if err != nil {
+		return err
+	}
+	survivors := 0
+	for i := range all {
+		m := &all[i]
+		if !o.names.MatchString(m.Name) {
+			continue
+		}
+		start := time.Now()
+		red, said, err := m.Suite(ctx, ".")
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return err
+		case err != nil:
+			fmt.Printf("%-34s %-34s %v\n%s\n", m.Name, m.File, err, said)
+			survivors++
+		case !red:
+			fmt.Printf("%-34s %-34s survives %s\n", m.Name, m.File, m.Test)
+			survivors++
+		default:
+			fmt.Printf("%-34s %-34s %s, %v\n", m.Name, m.File, m.Test, time.Since(start).Round(time.Millisecond))
+		}
+	}
+	if o.write {
+		err = mutants.NoteDatabases(".", all)
+	}
+	if survivors > 0 {
+		err = errors.Join(err, fmt.Errorf("%d mutants survive their cases", survivors))
+	}
+	return err
 }
