@@ -3,6 +3,7 @@ package pabalpgx_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -141,6 +143,42 @@ func ExampleStore_InTx() {
 		tx.Record(orderPaid.New(order{No: "A1"}))
 		return nil
 	})
+	check(err)
+	var status string
+	check(pool.QueryRow(ctx, `select status from orders join pabal_event on key = no`).Scan(&status))
+	fmt.Println(status)
+	// Output: paid
+}
+
+// A serializable transaction is run again, whole, when it could not be serialized: the events of the attempt that failed are not there.
+func ExampleStore_InTxWith() {
+	ctx := context.Background()
+	cfg, err := pgxpool.ParseConfig(emptyDatabase())
+	check(err)
+	pool, err := pgxpool.NewWithConfig(ctx, pabalpgx.Watch(cfg))
+	check(err)
+	defer pool.Close()
+	_, err = pabalpgx.Migrate(ctx, pool, nil)
+	check(err)
+	_, err = pool.Exec(ctx, `create table orders (no text primary key, status text); insert into orders values ('A1', 'new')`)
+	check(err)
+	store, err := pabalpgx.New(pool, nil)
+	check(err)
+	client, err := pabal.New(ctx, store, inMemory(), "order", quietly)
+	check(err)
+
+	pay := func(tx *pabalpgx.Tx) error {
+		tx.Record(orderPaid.New(order{No: "A1"}))
+		_, err := tx.Exec(ctx, `update orders set status = 'paid' where no = 'A1' and status = 'new'`)
+		return err
+	}
+	var refused *pgconn.PgError
+	for try := 1; ; try++ {
+		err = store.InTxWith(ctx, client, pgx.TxOptions{IsoLevel: pgx.Serializable}, pay)
+		if !errors.As(err, &refused) || refused.Code != "40001" || try == 5 {
+			break
+		}
+	}
 	check(err)
 	var status string
 	check(pool.QueryRow(ctx, `select status from orders join pabal_event on key = no`).Scan(&status))

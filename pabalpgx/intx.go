@@ -2,6 +2,7 @@ package pabalpgx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -41,13 +42,23 @@ type Recorder interface {
 // An error of f rolls back and is returned as it is, as is a panic. An error of COMMIT names the first event. Whatever
 // error is returned, the transaction did not commit, unless the connection was lost while COMMIT was on its way: then
 // nobody knows, and Pabal publishes the events if they are there.
-func (s *Store) InTx(ctx context.Context, client Recorder, f func(tx *Tx) error) (err error) {
+func (s *Store) InTx(ctx context.Context, client Recorder, f func(tx *Tx) error) error {
+	return s.InTxWith(ctx, client, pgx.TxOptions{}, f)
+}
+
+// InTxWith is InTx at another isolation level than the pool's default, say. BeginQuery and CommitQuery are to be left empty: InTx
+// makes both itself. The error of a transaction that cannot be serialized has SQLSTATE 40001 (PostgreSQL manual, "Transaction
+// Isolation") and may come from any statement and from COMMIT; the transaction is then for the caller to run again, whole.
+func (s *Store) InTxWith(ctx context.Context, client Recorder, options pgx.TxOptions, f func(tx *Tx) error) (err error) {
+	if options.BeginQuery != "" || options.CommitQuery != "" {
+		return errors.New("begin: options.BeginQuery and options.CommitQuery: leave them empty, InTxWith begins and commits itself")
+	}
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer c.Release()
-	inner := &opening{ctx: ctx, conn: c.Conn()}
+	inner := &opening{ctx: ctx, conn: c.Conn(), options: options}
 	tx := &Tx{Tx: inner}
 	committed := false
 	defer func() {
@@ -124,7 +135,7 @@ func (s *Store) recordAndCommit(ctx context.Context, last *lastWords, r driver.R
 func (s *Store) commit(ctx context.Context, tx *opening, riders *pgx.Batch, record *statement, m *meeting, event string) error {
 	batch := &pgx.Batch{}
 	if tx.tx == nil {
-		batch.BeginTx(pgx.TxOptions{})
+		batch.BeginTx(tx.options)
 	}
 	batch.QueuedQueries = append(batch.QueuedQueries, riders.QueuedQueries...)
 	if record != nil {

@@ -12,11 +12,12 @@ import (
 // opening is a transaction whose BEGIN travels with the first statement, or batch, in one round trip. Where a statement cannot have
 // company, BEGIN goes before it by itself.
 type opening struct {
-	ctx   context.Context // for the methods that have none
-	conn  *pgx.Conn
-	began func() // called when it has begun; nil: nobody asks
-	tx    pgx.Tx // nil until it has begun
-	err   error  // why it could not begin
+	ctx     context.Context // for the methods that have none
+	conn    *pgx.Conn
+	options pgx.TxOptions
+	began   func() // called when it has begun; nil: nobody asks
+	tx      pgx.Tx // nil until it has begun
+	err     error  // why it could not begin
 }
 
 // begun begins the transaction unless it has.
@@ -24,7 +25,7 @@ func (o *opening) begun(ctx context.Context) pgx.Tx {
 	if o.tx != nil {
 		return o.tx
 	}
-	tx, err := o.conn.Begin(ctx)
+	tx, err := o.conn.BeginTx(ctx, o.options)
 	if err != nil {
 		tx, o.err = closedTx(), fmt.Errorf("begin: %w", err)
 	}
@@ -71,7 +72,7 @@ func (o *opening) with(ctx context.Context, query string, args []any) pgx.BatchR
 // the transaction what it is in any, and a meeting finds it open.
 func (o *opening) withAll(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	whole := &pgx.Batch{}
-	whole.BeginTx(pgx.TxOptions{})
+	whole.BeginTx(o.options)
 	whole.QueuedQueries = append(whole.QueuedQueries, b.QueuedQueries...)
 	results := o.conn.SendBatch(ctx, whole)
 	_, err := results.Exec()
