@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,41 +22,62 @@ const (
 	takenOver   = time.Minute      // and for those of a dead one, whose lease is of 30 s
 )
 
-// follow shows how far a redelivery is, until it is done or a.ctx ends.
+// follow shows how far a redelivery is, until it is done or a.ctx ends. A database that goes away is told of, and waited for.
 func follow(a *app, o *pabal.Operator, id uuid.UUID) error {
-	total := -1
-	show := shower{w: a.stderr, terminal: isTerminal(os.Stderr)}
+	f := follower{a: a, o: o, id: id, total: -1, show: shower{w: a.stderr, terminal: isTerminal(os.Stderr)}}
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
-		s, err := o.Status(a.ctx)
-		if err != nil && a.ctx.Err() == nil {
+		r, err := f.look()
+		switch {
+		case a.ctx.Err() != nil:
+		case err == nil && !r.FinishedAt.IsZero():
+			f.show.end()
+			return a.said(r, "redelivery %s is done: %d events to %s", id, r.Sent, target(r.Redelivery))
+		case err == nil:
+		case f.show.line == "" || errors.As(err, new(*exit)): // it is wrong from the start, or nothing that passes
 			return err
-		}
-		if err == nil {
-			i := slices.IndexFunc(s.Jobs, func(j driver.Job) bool { return j.ID == id })
-			if i < 0 {
-				return &exit{exitFailed, fmt.Errorf("redelivery %s is not among the last ones: see pabal events redeliveries", id)}
-			}
-			r := redeliveryOf(&s.Jobs[i])
-			if total < 0 {
-				if total, _, err = o.Matching(a.ctx, r.Redelivery, 1); err != nil {
-					return err
-				}
-			}
-			show.progress(s.Now, &r, total)
-			if !r.FinishedAt.IsZero() {
-				show.end()
-				return a.said(r, "redelivery %s is done: %d events to %s", id, r.Sent, target(r.Redelivery))
-			}
+		default:
+			f.show.lost(time.Now(), id, err)
 		}
 		select {
 		case <-ticker.C:
 		case <-a.ctx.Done():
-			show.end()
+			f.show.end()
 			return &exit{exitFailed, fmt.Errorf("the redelivery goes on; follow it again with pabal events redeliveries --follow %s", id)}
 		}
 	}
+}
+
+// follower looks at a redelivery again and again.
+type follower struct {
+	a     *app
+	o     *pabal.Operator
+	id    uuid.UUID
+	total int // that it is for; negative: not counted yet
+	show  shower
+}
+
+// look shows how far it is.
+func (f *follower) look() (r redelivery, err error) {
+	s, err := f.o.Status(f.a.ctx)
+	if err != nil {
+		return r, err
+	}
+	i := slices.IndexFunc(s.Jobs, func(j driver.Job) bool { return j.ID == f.id })
+	if i < 0 {
+		return r, &exit{exitFailed, fmt.Errorf("redelivery %s is not among the last ones: see pabal events redeliveries", f.id)}
+	}
+	r = redeliveryOf(&s.Jobs[i])
+	if f.total < 0 {
+		n, _, err := f.o.Matching(f.a.ctx, r.Redelivery, 1)
+		if err != nil {
+			return r, err
+		}
+		f.total = n
+	}
+	f.show.progress(s.Now, &r, f.total)
+	return r, nil
 }
 
 func isTerminal(f *os.File) bool {
@@ -71,6 +93,7 @@ type shower struct {
 	since    time.Time // that many are sent
 	line     string    // the last one
 	at       time.Time // when that was written
+	away     bool      // the database
 }
 
 func (s *shower) progress(now time.Time, r *redelivery, total int) {
@@ -85,11 +108,25 @@ func (s *shower) progress(now time.Time, r *redelivery, total int) {
 	if r.LastError != "" {
 		line += ": " + r.LastError
 	}
+	s.put(now, r.ID, bar(r.Sent, total), line, false)
+}
+
+// lost says that nobody can tell how far it is.
+func (s *shower) lost(now time.Time, id uuid.UUID, err error) {
+	line := "cannot be read, trying again: " + strings.Join(strings.Fields(err.Error()), " ")
+	s.put(now, id, "["+strings.Repeat("?", barWidth)+"]", line, true)
+}
+
+func (s *shower) put(now time.Time, id uuid.UUID, bar, line string, away bool) {
+	if away != s.away {
+		s.away, s.at = away, time.Time{} // told at once
+	}
 	switch {
 	case s.terminal:
-		_, _ = fmt.Fprintf(s.w, "\r%s %s\x1b[K", bar(r.Sent, total), line)
+		_, _ = fmt.Fprintf(s.w, "\r%s %s\x1b[K", bar, line)
+		s.line = line
 	case line != s.line && (s.line == "" || now.Sub(s.at) >= plainEvery):
-		_, _ = fmt.Fprintf(s.w, "redelivery %s: %s\n", r.ID, line)
+		_, _ = fmt.Fprintf(s.w, "redelivery %s: %s\n", id, line)
 		s.line, s.at = line, now
 	}
 }

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,4 +66,65 @@ ID: 90 of 100 (90 %), nothing sent for 1m0s: a running client of the source carr
 	if out.String() != want {
 		t.Errorf("it says\n%s not\n%s", &out, want)
 	}
+}
+
+// A database that is away for a while ends nothing: that is told of at once, and so is what is read again.
+func TestFollowOutlivesItsDatabase(t *testing.T) {
+	tail, db, _, record := followed(t)
+	record("a", 3, time.Minute)
+	id, err := tail.o.Redeliver(t.Context(), pabal.Redelivery{Topic: "paid", By: "kim", Why: "a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var said lines
+	var out bytes.Buffer
+	a := &app{ctx: ctx, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
+	done := make(chan error, 1)
+	go func() { done <- follow(a, tail.o, id) }()
+	const away = "cannot be read, trying again"
+	for _, step := range []struct{ sees, then string }{
+		{": 0 of 3 (0 %)", "alter table pabal_redelivery rename to elsewhere"},
+		{away, "alter table elsewhere rename to pabal_redelivery"},
+		{away + "@: 0 of 3 (0 %)", "update pabal_redelivery set sent = 3, finished_at = 1"},
+	} {
+		before, after, _ := strings.Cut(step.sees, "@")
+		said.await(t, before, after)
+		if _, err := db.ExecContext(ctx, step.then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-done; err != nil || !strings.Contains(out.String(), "is done: 3 events") {
+		t.Errorf("%v, %q, and before that %q", err, &out, said.String())
+	}
+}
+
+// lines are what a command writes while a test looks.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// await waits until something is written, and something else behind it.
+func (l *lines) await(t *testing.T, first, then string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, behind, found := strings.Cut(l.String(), first); found && strings.Contains(behind, then) {
+			return
+		}
+	}
+	t.Fatalf("it says %q, and not %q and then %q", l.String(), first, then)
 }
