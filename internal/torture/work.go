@@ -175,7 +175,7 @@ func hostilities() []*work {
 		},
 		{
 			name: "faults of servers", unit: "minutes away", read: readTests,
-			share: 0.13, least: 4 * time.Minute, guess: 1. / 110, most: 5,
+			share: 0.12, least: 4 * time.Minute, guess: 1. / 110, most: 5,
 			amount: func(_, _ int) int { return 5 },
 			commands: func(_ uint64, n int) []command {
 				broker, database := max(75*time.Second, time.Duration(n)*time.Minute), time.Duration(n)*12*time.Second
