@@ -27,6 +27,8 @@ var (
 const (
 	shortHold = 5 * time.Second  // for which the broker leaves a message to its receiver
 	standing  = 12 * time.Second // beyond that, and beyond the 10 s of a publisher's lease
+
+	betweenHalts = 90 * time.Second // at most, until what a round left behind is in order
 )
 
 // standstill is what a role has in hand, that nobody but its stopped process can have, and how it gets something.
@@ -73,11 +75,15 @@ func rolesStandStill(t *testing.T) {
 	member := standstill{"member", func() []string { return a.owned("member") },
 		change("/members/still/profile", `{"name":"Still #","email":"still@example.com"}`)}
 	load := shop.Load{
-		For: time.Duration(*haltRounds) * 75 * time.Second, Rate: 40, Seed: seed, Patience: 4 * time.Minute,
+		For:  time.Duration(*haltRounds)*75*time.Second + time.Duration(*haltRounds-1)*betweenHalts,
+		Rate: 40, Seed: seed, Patience: 4 * time.Minute,
 		Concurrency: 64, // some wait for the member service
 	}
 	traffic := a.during(load, func() {
-		for range *haltRounds {
+		for round := range *haltRounds {
+			if round > 0 { // who waits for the member service is served first: soon nobody would be left who places orders
+				a.names(betweenHalts, "member", "source member: healthy", 0)
+			}
 			began := time.Now()
 			a.caught(member, random)
 			turns := []func(){func() { a.standStill(roles, random) }, a.relayStandsStill}
