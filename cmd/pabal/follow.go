@@ -35,7 +35,10 @@ func follow(a *app, o *pabal.Operator, id uuid.UUID) error {
 			f.show.end()
 			return a.said(r, "redelivery %s is done: %d events to %s", id, r.Sent, target(r.Redelivery))
 		case err == nil:
-		case f.show.line == "" || errors.As(err, new(*exit)): // it is wrong from the start, or nothing that passes
+		case f.show.line == "": // it is wrong from the start
+			return err
+		case errors.As(err, new(*exit)): // nothing that passes
+			f.show.end()
 			return err
 		default:
 			f.show.lost(time.Now(), id, err)

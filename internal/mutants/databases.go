@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -75,9 +76,16 @@ func (m *Mutant) Suite(ctx context.Context, root string) (red bool, said string,
 	if !strings.Contains(said, "=== RUN   "+name+"\n") {
 		return false, said, fmt.Errorf("mutant %s: %s did not run", m.Name, name)
 	}
+	if refused := noSQL.FindString(said); refused != "" {
+		return false, said, fmt.Errorf("mutant %s is no statement that the database takes: %s", m.Name, refused)
+	}
 	red = strings.Contains(said, "--- FAIL: "+name+" ") || strings.Contains(said, "panic: test timed out")
 	return red, said, ctx.Err()
 }
+
+// noSQL is what the databases say of a statement that they do not take: with such a mutant every case is red.
+var noSQL = regexp.MustCompile(`(?i)syntax error|SQL logic error|no such column|SQLSTATE 42(601|703|804|883|P18)|Error 10(54|64)|` +
+	`expected \d+ arguments|missing argument`)
 
 // DatabasesTable is what the page says of the mutants of databases: for each rule the case that finds them.
 func DatabasesTable(all []Mutant) (string, error) {
