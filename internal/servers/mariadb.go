@@ -54,7 +54,9 @@ func KillableMariaDB(t testing.TB, o *MariaDBOptions) *MariaDB {
 	data := filepath.Join(p.Dir, "data")
 	s := spec{name: "MariaDB", user: "mysql"}
 	p.spec = s
-	install := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data,
+	// A server that starts deletes what others have left in its directory of temporary tables, so each has its own.
+	temporary := "--tmpdir=" + p.Dir
+	install := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data, temporary,
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
 	install.Dir, install.SysProcAttr = p.Dir, p.attributes()
 	if out, err := install.CombinedOutput(); err != nil {
@@ -66,7 +68,7 @@ func KillableMariaDB(t testing.TB, o *MariaDBOptions) *MariaDB {
 		flush = "0"
 	}
 	s.args = []string{
-		mariadbd(), "--no-defaults", "--datadir=" + data, "--port=" + strconv.Itoa(p.Port), "--bind-address=127.0.0.1",
+		mariadbd(), "--no-defaults", "--datadir=" + data, temporary, "--port=" + strconv.Itoa(p.Port), "--bind-address=127.0.0.1",
 		"--socket=" + filepath.Join(p.Dir, "s.sock"), "--pid-file=" + filepath.Join(p.Dir, "pid"), "--skip-name-resolve",
 		"--log-bin=" + filepath.Join(data, "bin"), "--binlog-format=ROW", "--server-id=1", "--max-connections=300",
 		"--innodb-flush-log-at-trx-commit=" + flush, "--sync-binlog=" + flush, "--innodb-buffer-pool-size=64M",
