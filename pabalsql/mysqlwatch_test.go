@@ -245,6 +245,9 @@ var endings = []ending{
 		if err := <-done; err == nil {
 			t.Error("it was committed")
 		}
+		// KILL closes the connection at once; its thread notices later, and would still commit if it were let go until then.
+		e.until(t, "the killed connection has ended", fmt.Sprintf(
+			"select count(*) = 0 from information_schema.processlist where id = %d", e.conn))
 		if _, err := guard.ExecContext(e.ctx, "unlock tables"); err != nil {
 			t.Fatal(err)
 		}
