@@ -218,6 +218,32 @@ func TestReachableBlamesNobodyForAnother(t *testing.T) {
 	}
 }
 
+// replica is a database that answers, and takes nothing.
+type replica struct{ driver.Store[*sim.Tx] }
+
+func (r replica) Read(ctx context.Context, q driver.Query) (driver.Reading, error) {
+	reading, err := r.Store.Read(ctx, q)
+	reading.ReadOnly = true
+	return reading, err
+}
+
+// After a failover a client may find itself at a replica: it says so, for none of its writes will go through.
+func TestReachableTakesAReplicaForNoDatabase(t *testing.T) {
+	w := world.Real()
+	broker := sim.NewBrokerServer(w, sim.BrokerOptions{}).Connect(w, sim.Direct)
+	if err := broker.Check(t.Context(), driver.Topology{Queues: []driver.QueueSpec{{Name: recordQueue}}}, true); err != nil {
+		t.Fatal(err)
+	}
+	store := driver.Store[*sim.Tx](replica{sim.NewDatabase(w, sim.DatabaseOptions{}).Connect(w, sim.Direct)})
+	client, err := pabal.New(t.Context(), store, broker, "order", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Reachable(t.Context()); fmt.Sprint(err) != "database: it only reads; is it a replica?" {
+		t.Errorf("says %q", err)
+	}
+}
+
 // Whoever looks for dead letters looks beside every queue of the store, once.
 func TestQueuesOfAStatusAreThoseThatItsClientsReceiveFrom(t *testing.T) {
 	of := func(source string, consumers ...string) string {

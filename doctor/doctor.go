@@ -119,6 +119,7 @@ type observation struct {
 	now       time.Time // the database's clock
 	ahead     time.Duration
 	source    string
+	readOnly  bool
 	topics    []topic
 	oldest    time.Time // the first confirmed event that it keeps; zero: none
 	consumers []consumer
@@ -147,7 +148,8 @@ func (s *Store) observe(ctx context.Context) (*observation, []driver.Finding, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("read clock: %w", err)
 	}
-	o := &observation{name: s.name, now: clock.Now, ahead: difference(began, time.Now(), clock.Now), source: clock.Source}
+	o := &observation{name: s.name, now: clock.Now, ahead: difference(began, time.Now(), clock.Now), source: clock.Source,
+		readOnly: clock.ReadOnly}
 	if err := s.observeTopics(ctx, o); err != nil {
 		return nil, nil, err
 	}

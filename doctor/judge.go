@@ -24,6 +24,11 @@ func (o *observation) judge(limits driver.Limits) (found []driver.Finding) {
 		found = append(found, driver.Finding{Severity: driver.Note, What: "the store has no source yet: no client has opened it",
 			Mend: "start its service, or: pabal relay --source NAME"})
 	}
+	if o.readOnly {
+		found = append(found, driver.Finding{Severity: driver.Broken, Promise: "P1, P4",
+			What: "the database only reads (a replica, or a server that is set so): nothing is recorded, published, confirmed or handled through it",
+			Mend: "give the address of the one that writes; for PostgreSQL, several hosts and target_session_attrs=read-write"})
+	}
 	found = append(found, o.judgeClock()...)
 	for _, t := range o.topics {
 		if t.unproven.IsZero() || o.now.Sub(t.unproven) < comesBack {

@@ -45,6 +45,7 @@ func TestJudgeSaysWhatEndangersAPromise(t *testing.T) {
 		"forgets early":       {func(o *observation) { o.consumers[0].forgotBefore = now.Add(-36 * day) }, "at risk P4: consumer audit remembers 36 days, and the broker may bring a message for 37 days"},
 		"remembers just that": {func(o *observation) { o.consumers[0].forgotBefore = now.Add(-37 * day) }, ""},
 		"forgot nothing":      {func(o *observation) { o.consumers[0].forgotBefore = time.Time{} }, ""},
+		"only reads":          {func(o *observation) { o.readOnly = true }, "broken P1, P4: the database only reads"},
 		"no topic":            {func(o *observation) { o.consumers[0].topics = nil }, "note : consumer audit is subscribed to no topic"},
 	} {
 		found := order(c.change).judge(driver.Limits{Redelivery: 37 * day})

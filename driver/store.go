@@ -152,6 +152,7 @@ type Reading struct {
 	Now        time.Time // the database's clock; always answered
 	Source     string    // always answered
 	Generation int       // always answered
+	ReadOnly   bool      // always answered where the database tells: nothing can be written here now (a replica; a server that is set so)
 	Topics     []Topic   // by name
 	Events     []Found
 	Count      int

@@ -12,6 +12,9 @@ import (
 )
 
 const (
+	// On a standby, or where sessions begin so. That transaction_read_only is on may be due to the transaction in which it is asked.
+	readOnly = `(pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean)`
+
 	// Topics that nobody registered are looked for between the names of those that are registered, by a loose scan of the index
 	// (topic, due_at): one lookup for each name. So the entries of rows that are gone, which stay as long as some snapshot is as
 	// old as they, are passed by; '~' comes after every character of a name.
@@ -23,12 +26,12 @@ const (
 			select (select p.topic from {p}pending p where p.topic > other.name and p.topic < other.before order by p.topic limit 1), other.before
 			from other where other.name is not null
 		), names (name) as (select name from {p}topic union all select name from other where name is not null)
-		select clock_timestamp(), m.source, m.generation, coalesce(n.name, ''), coalesce(t.ordered, false), t.proven_at, t.probed_at,
+		select clock_timestamp(), m.source, m.generation, ` + readOnly + `, coalesce(n.name, ''), coalesce(t.ordered, false), t.proven_at, t.probed_at,
 			coalesce(t.position_floor, 0),
 			(select p.due_at from {p}pending p where p.topic = n.name and p.due_at >= $1::timestamptz order by p.due_at limit 1)
 		from (select source, generation from {p}meta where id = 1) m left join names n on true
 			left join {p}topic t on t.name = n.name order by n.name`
-	sqlSourceOnly = `select clock_timestamp(), source, generation from {p}meta where id = 1`
+	sqlSourceOnly = `select clock_timestamp(), source, generation, ` + readOnly + ` from {p}meta where id = 1`
 
 	sqlCountWaiting = `select count(*), min(recorded_at) from
 		(select recorded_at from {p}pending where topic = $1::text and due_at is not null limit $2::bigint) few`
@@ -67,7 +70,7 @@ func (b *base) Read(ctx context.Context, q driver.Query) (r driver.Reading, err 
 	if q.Topics {
 		err = readTopics(ctx, s, &r, q)
 	} else {
-		err = s.query(ctx, func(row scanner) error { return row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation) }, sqlSourceOnly)
+		err = s.query(ctx, func(row scanner) error { return row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation, &r.ReadOnly) }, sqlSourceOnly)
 	}
 	if err == nil && q.Events != nil {
 		r.Events, err = find(ctx, s, q.Events, r.Now)
@@ -84,7 +87,7 @@ func (b *base) Read(ctx context.Context, q driver.Query) (r driver.Reading, err 
 func readTopics(ctx context.Context, s session, r *driver.Reading, q driver.Query) error {
 	scan := func(row scanner) error {
 		var t driver.Topic
-		err := row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation, &t.Name, &t.Ordered, nullTime{&t.ProvenAt}, nullTime{&t.ProbedAt},
+		err := row.Scan(nullTime{&r.Now}, &r.Source, &r.Generation, &r.ReadOnly, &t.Name, &t.Ordered, nullTime{&t.ProvenAt}, nullTime{&t.ProbedAt},
 			&t.PositionFloor, nullTime{&t.OldestDue})
 		if t.Name != "" {
 			r.Topics = append(r.Topics, t)

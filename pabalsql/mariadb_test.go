@@ -72,6 +72,29 @@ func TestMariaDBConformance(t *testing.T) {
 	t.Run("as MySQL", func(t *testing.T) { storetest.Run(t, asMySQLHarness(m)) })
 }
 
+// Whoever reads hears that nothing can be written: a server that follows another is set so.
+func TestReadSaysThatMariaDBOnlyReads(t *testing.T) {
+	m := servers.KillableMariaDB(t, &servers.MariaDBOptions{Volatile: true}) // others write
+	db, _ := openMariaDB(t, m, "")
+	s, err := pabalsql.New(db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{false, true, false} {
+		if want {
+			m.Admin(t, "set global read_only = 1")
+		} else {
+			m.Admin(t, "set global read_only = 0")
+		}
+		for _, q := range []driver.Query{{}, {Topics: true}} {
+			r, err := s.Read(t.Context(), q)
+			if err != nil || r.ReadOnly != want {
+				t.Errorf("with topics %v it only reads: %v, %v", q.Topics, r.ReadOnly, err)
+			}
+		}
+	}
+}
+
 // Retries of what was refused, and of what was done without an answer, find the same as if nothing had happened.
 func TestMariaDBConformanceMisbehaving(t *testing.T) {
 	m := servers.StartMariaDB(t, &servers.MariaDBOptions{Volatile: true})

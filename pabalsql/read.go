@@ -20,7 +20,7 @@ func (s *Store) Read(ctx context.Context, q driver.Query) (r driver.Reading, err
 		err = s.readTopics(ctx, &r, q)
 	} else {
 		var version int
-		err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&version, &r.Source, &r.Generation) }, "meta")
+		err = s.query(ctx, nil, func(rows *sql.Rows) error { return rows.Scan(&version, &r.Source, &r.Generation, &r.ReadOnly) }, "meta")
 	}
 	if err == nil && q.Events != nil {
 		r.Events, err = s.find(ctx, q.Events, r.Now)
@@ -46,7 +46,7 @@ func (s *Store) readTopics(ctx context.Context, r *driver.Reading, q driver.Quer
 	err := s.query(ctx, nil, func(rows *sql.Rows) error {
 		var t driver.Topic
 		var name sql.NullString
-		err := rows.Scan(&r.Source, &r.Generation, &name, &t.Ordered, nullTime{&t.ProvenAt}, nullTime{&t.ProbedAt}, &t.PositionFloor,
+		err := rows.Scan(&r.Source, &r.Generation, &r.ReadOnly, &name, &t.Ordered, nullTime{&t.ProvenAt}, nullTime{&t.ProbedAt}, &t.PositionFloor,
 			nullTime{&t.OldestDue})
 		if t.Name = name.String; name.Valid {
 			r.Topics = append(r.Topics, t)

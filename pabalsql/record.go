@@ -32,8 +32,8 @@ func (s *Store) Open(ctx context.Context, source string) error {
 	}
 	version, stored := 0, ""
 	err = s.query(ctx, nil, func(r *sql.Rows) error {
-		var generation int
-		return r.Scan(&version, &stored, &generation)
+		var ignored any
+		return r.Scan(&version, &stored, &ignored, &ignored)
 	}, "meta")
 	switch {
 	case err != nil:

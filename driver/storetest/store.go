@@ -25,7 +25,7 @@ func openCases[X any]() []testCase[X] {
 			s.refused(other.Open(s.ctx, "settlement"), driver.ErrSource, &recorder{})
 			r, err := other.Read(s.ctx, driver.Query{})
 			s.ok(err)
-			s.check(r.Source == "order", "Read answers source %q", r.Source)
+			s.check(r.Source == "order" && !r.ReadOnly, "Read answers source %q, only read: %v", r.Source, r.ReadOnly)
 		},
 	}}
 }

@@ -29,8 +29,9 @@ select table_name, engine from information_schema.tables
 where table_schema = database() and left(table_name, char_length('{p}')) = '{p}' and table_type = 'BASE TABLE' and engine <> 'InnoDB'
 order by 1;
 
+-- The last: does it only read? That is a number here, and on some versions a name.
 -- name: meta
-select version, source, generation from {p}meta where id = 1;
+select version, source, generation, cast(@@global.read_only as char) not in ('0', 'OFF') from {p}meta where id = 1;
 
 -- name: take source
 update {p}meta set source = ? where id = 1 and source = '';
@@ -129,7 +130,8 @@ set e.published_at = clock.at;
 -- Topics with pending rows are found by a loose scan of the index (topic, due_at), one lookup for each (MySQL manual, "GROUP BY
 -- Optimization"; a subquery for each topic would read the index from its beginning).
 -- name: topics
-select m.source, m.generation, n.name, coalesce(t.ordered, 0), t.proven_at, t.probed_at, coalesce(t.position_floor, 0), d.oldest
+select m.source, m.generation, cast(@@global.read_only as char) not in ('0', 'OFF'),
+    n.name, coalesce(t.ordered, 0), t.proven_at, t.probed_at, coalesce(t.position_floor, 0), d.oldest
 from {p}meta m
 left join (select name from {p}topic union select distinct topic from {p}pending) n on true
 left join {p}topic t on t.name = n.name

@@ -13,7 +13,7 @@ select 'synchronous', synchronous from pragma_synchronous;
 -- name: engines
 
 -- name: meta
-select version, source, generation from {p}meta where id = 1;
+select version, source, generation, 0 from {p}meta where id = 1;
 
 -- name: take source
 update {p}meta set source = ? where id = 1 and source = '';
@@ -103,7 +103,7 @@ with recursive busy (name) as (
         union all
         select (select min(topic) from {p}pending where topic > busy.name) from busy where busy.name is not null
     ), names (name) as (select name from {p}topic union select name from busy where name is not null)
-select m.source, m.generation, n.name, coalesce(t.ordered, 0), t.proven_at, t.probed_at, coalesce(t.position_floor, 0),
+select m.source, m.generation, 0, n.name, coalesce(t.ordered, 0), t.proven_at, t.probed_at, coalesce(t.position_floor, 0),
     (select min(due_at) from {p}pending where topic = n.name and due_at >= ?)
 from {p}meta m left join names n on true left join {p}topic t on t.name = n.name order by n.name;
 
