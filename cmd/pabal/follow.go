@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -17,14 +15,13 @@ import (
 
 const (
 	followEvery = 500 * time.Millisecond
-	plainEvery  = 5 * time.Second  // a line, where no terminal is
 	takenUp     = 20 * time.Second // a running client looks for redeliveries every 15 s
 	takenOver   = time.Minute      // and for those of a dead one, whose lease is of 30 s
 )
 
 // follow shows how far a redelivery is, until it is done or a.ctx ends. A database that goes away is told of, and waited for.
 func follow(a *app, o *pabal.Operator, id uuid.UUID) error {
-	f := follower{a: a, o: o, id: id, total: -1, show: shower{w: a.stderr, terminal: isTerminal(os.Stderr)}}
+	f := follower{a: a, o: o, id: id, total: -1, show: shower{out: changing(a)}}
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
@@ -32,13 +29,13 @@ func follow(a *app, o *pabal.Operator, id uuid.UUID) error {
 		switch {
 		case a.ctx.Err() != nil:
 		case err == nil && !r.FinishedAt.IsZero():
-			f.show.end()
+			f.show.out.end()
 			return a.said(r, "redelivery %s is done: %d events to %s", id, r.Sent, target(r.Redelivery))
 		case err == nil:
-		case f.show.line == "": // it is wrong from the start
+		case f.show.out.text == "": // it is wrong from the start
 			return err
 		case errors.As(err, new(*exit)): // nothing that passes
-			f.show.end()
+			f.show.out.end()
 			return err
 		default:
 			f.show.lost(time.Now(), id, err)
@@ -46,7 +43,7 @@ func follow(a *app, o *pabal.Operator, id uuid.UUID) error {
 		select {
 		case <-ticker.C:
 		case <-a.ctx.Done():
-			f.show.end()
+			f.show.out.end()
 			return &exit{exitFailed, fmt.Errorf("the redelivery goes on; follow it again with pabal events redeliveries --follow %s", id)}
 		}
 	}
@@ -83,20 +80,12 @@ func (f *follower) look() (r redelivery, err error) {
 	return r, nil
 }
 
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// shower shows how far a redelivery is: on a terminal in one line that changes, elsewhere now and then in a further one.
+// shower shows how far a redelivery is.
 type shower struct {
-	w        io.Writer
-	terminal bool
-	sent     int       // when it was last looked at
-	since    time.Time // that many are sent
-	line     string    // the last one
-	at       time.Time // when that was written
-	away     bool      // the database
+	out   changingLine
+	sent  int       // when it was last looked at
+	since time.Time // that many are sent
+	away  bool      // the database
 }
 
 func (s *shower) progress(now time.Time, r *redelivery, total int) {
@@ -122,23 +111,14 @@ func (s *shower) lost(now time.Time, id uuid.UUID, err error) {
 
 func (s *shower) put(now time.Time, id uuid.UUID, bar, line string, away bool) {
 	if away != s.away {
-		s.away, s.at = away, time.Time{} // told at once
+		s.away, s.out.at = away, time.Time{} // told at once
 	}
-	switch {
-	case s.terminal:
-		_, _ = fmt.Fprintf(s.w, "\r%s %s\x1b[K", bar, line)
-		s.line = line
-	case line != s.line && (s.line == "" || now.Sub(s.at) >= plainEvery):
-		_, _ = fmt.Fprintf(s.w, "redelivery %s: %s\n", id, line)
-		s.line, s.at = line, now
+	if s.out.terminal {
+		line = bar + " " + line
+	} else {
+		line = fmt.Sprintf("redelivery %s: %s", id, line)
 	}
-}
-
-// end leaves the line that changes.
-func (s *shower) end() {
-	if s.terminal {
-		_, _ = fmt.Fprintln(s.w)
-	}
+	s.out.put(now, line)
 }
 
 const barWidth = 30

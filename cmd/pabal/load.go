@@ -15,12 +15,13 @@ import (
 
 // load makes traffic and shows how it goes.
 func (c *shopCommand) load(a *app, address string, rate float64) (*shop.Traffic, error) {
+	line := changing(a)
 	l := shop.Load{URL: address, Rate: rate, For: c.For, Seed: c.Seed, Progress: func(p shop.Progress) {
-		_, _ = fmt.Fprintf(a.stderr, "\r%6s  placed %d  paid %d  cancelled %d  refused %d  repeated %d  wrong %d  (%.0f paid/s)   ",
-			p.Elapsed.Round(time.Second), p.Placed, p.Paid, p.Cancelled, p.Refused, p.Repeated, p.Wrong, float64(p.Paid)/p.Elapsed.Seconds())
+		line.put(time.Now(), fmt.Sprintf("%6s  placed %d  paid %d  cancelled %d  refused %d  repeated %d  wrong %d  (%.0f paid/s)",
+			p.Elapsed.Round(time.Second), p.Placed, p.Paid, p.Cancelled, p.Refused, p.Repeated, p.Wrong, float64(p.Paid)/p.Elapsed.Seconds()))
 	}}
 	t, err := l.Run(a.ctx)
-	_, _ = fmt.Fprintln(a.stderr)
+	line.end()
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func TestProgressWithoutATerminal(t *testing.T) {
 	start := time.Now()
 	r := redelivery{ID: uuid.MustParse("018f0000-0000-7000-8000-000000000001"), Redelivery: pabal.Redelivery{Rate: 10}, OrderedAt: start}
 	var out strings.Builder
-	s := shower{w: &out}
+	s := shower{out: changingLine{w: &out}}
 	for half := range 130 { // the client dies at 10 s
 		now := start.Add(time.Duration(half) * followEvery)
 		r.Sent = 5 * min(max(half-2, 0), 18)
@@ -56,7 +56,7 @@ func TestProgressWithoutATerminal(t *testing.T) {
 	}
 	r.LastError = "broker is away"
 	s.progress(start.Add(80*time.Second), &r, 100)
-	s.end()
+	s.out.end()
 	want := strings.ReplaceAll(`ID: 0 of 100 (0 %), 10s left
 ID: 40 of 100 (40 %), 6s left
 ID: 90 of 100 (90 %), 1s left
