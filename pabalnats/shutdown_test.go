@@ -133,9 +133,14 @@ func TestMessagesThatNobodyGotWhenTheServerStoppedComeAgainAtOnce(t *testing.T) 
 		} else {
 			ended, end := context.WithCancel(t.Context())
 			end()
-			if _, err := b.Receive(ended, "settlement", 1); err != nil { // the pull begins, and ends amid what the server sends
+			got, err := b.Receive(ended, "settlement", 1) // the pull begins, and ends amid what the server sends
+			if err != nil {
 				t.Fatal(err)
 			}
+			if err := b.Ack(t.Context(), "settlement", got); err != nil { // one may have come already: that one somebody got
+				t.Fatal(err)
+			}
+			owed -= len(got)
 		}
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
