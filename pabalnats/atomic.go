@@ -22,7 +22,7 @@ const (
 )
 
 // synced tells that the server is ours, and syncs each message before it is accepted.
-func (b *Broker) synced() bool { return b.server != nil && !b.o.Relaxed }
+func (b *Broker) synced() bool { return b.embedded != nil && !b.o.Relaxed }
 
 // publishAtomically publishes messages all together or not at all; the verdict is that of each. It is not done when messages had
 // better go one by one: there are few of them, or the server refused the batch, for which one of them may be the reason.

@@ -136,10 +136,10 @@ func (b *Broker) auditReplicas(ctx context.Context, info *jetstream.StreamInfo) 
 func (b *Broker) auditSync(replicas int) []driver.Finding {
 	const mend = "jetstream { sync_interval: always } # on each server; its default is two minutes"
 	switch {
-	case b.server != nil && b.o.Relaxed:
+	case b.embedded != nil && b.o.Relaxed:
 		return []driver.Finding{{Promise: "P1", What: "messages count as stored before they are synced (Relaxed): a power cut loses the newest",
 			Mend: "Options.Relaxed = false"}}
-	case b.server != nil:
+	case b.embedded != nil:
 		return nil
 	}
 	what := "a power cut loses what is newer, unless the server syncs always, which it does not tell"

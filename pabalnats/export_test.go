@@ -8,5 +8,5 @@ import (
 
 // Again makes another connection to an embedded server.
 func (b *Broker) Again() (*Broker, error) {
-	return connect(context.Background(), "", b.o, nats.InProcessServer(b.server))
+	return connect(context.Background(), "", b.o, nats.InProcessServer(b.embedded))
 }

@@ -186,7 +186,7 @@ func (b *Broker) queue(ctx context.Context, name string) (*queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up queue %s: %w", name, err)
 	}
-	q := &queue{conn: b.conn, consumer: c, embedded: b.server != nil, hold: b.o.Hold, more: make(chan struct{}, 1)}
+	q := &queue{conn: b.conn, consumer: c, embedded: b.embedded != nil, hold: b.o.Hold, more: make(chan struct{}, 1)}
 	q.room = sync.NewCond(&q.mu)
 	q.consume, err = c.Consume(q.put, jetstream.PullMaxMessages(prefetch), jetstream.ConsumeErrHandler(
 		func(_ jetstream.ConsumeContext, err error) {

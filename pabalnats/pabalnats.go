@@ -9,19 +9,14 @@
 package pabalnats
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -95,14 +90,13 @@ func (o *Options) fill() (Options, error) {
 
 // Broker is a connection to an installation. It implements driver.Broker.
 type Broker struct {
-	o      Options
-	conn   *nats.Conn
-	js     jetstream.JetStream
-	server *server.Server // nil: elsewhere
-	lock   *os.File
-	most   int         // bytes of a message when we connected
-	ending atomic.Bool // Close was called
-	atomic atomic.Bool // the stream takes atomic batches, and they are of use
+	o        Options
+	conn     *nats.Conn
+	js       jetstream.JetStream
+	embedded *embedded   // nil: servers elsewhere
+	most     int         // bytes of a message when we connected
+	ending   atomic.Bool // Close was called
+	atomic   atomic.Bool // the stream takes atomic batches, and they are of use
 
 	subscribing sync.Mutex // held while a queue's subscriptions change
 
@@ -112,58 +106,6 @@ type Broker struct {
 }
 
 var _ driver.Broker = (*Broker)(nil)
-
-// Open starts a server in this process, without a listening port, and connects to it. Its files lie in dir, which one
-// process at a time may open. A message is accepted when it is synced to disk; 32 and more of one call are synced together.
-func Open(dir string, o *Options) (*Broker, error) {
-	options, err := o.fill()
-	if err != nil {
-		return nil, err
-	}
-	lock, err := lockDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	ns, err := server.NewServer(&server.Options{
-		ServerName: "pabal", DontListen: true, JetStream: true, StoreDir: dir, NoSigs: true, SyncAlways: !options.Relaxed,
-		MaxPayload: 1 << 20, NoSystemAccount: false,
-	})
-	if err != nil {
-		_ = lock.Close()
-		return nil, fmt.Errorf("start NATS in %s: %w", dir, err)
-	}
-	ns.SetLoggerV2(natsLog{options.Logger}, false, false, false)
-	ns.Start()
-	if !ns.ReadyForConnections(30 * time.Second) {
-		ns.Shutdown()
-		_ = lock.Close()
-		return nil, fmt.Errorf("start NATS in %s: not ready after 30 s", dir)
-	}
-	b, err := connect(context.Background(), "", options, nats.InProcessServer(ns))
-	if err != nil {
-		ns.Shutdown()
-		_ = lock.Close()
-		return nil, err
-	}
-	b.server, b.lock = ns, lock
-	return b, nil
-}
-
-// lockDir keeps other processes out; the lock goes with the process, also when that is killed.
-func lockDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("NATS directory: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("NATS directory: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("NATS directory %s is used by another process: stop that one, or choose another directory", dir)
-	}
-	return f, nil
-}
 
 // Limits implements driver.Broker.
 func (b *Broker) Limits() driver.Limits {
@@ -186,26 +128,8 @@ func (b *Broker) Close() error {
 	closing.Wait()
 	err := b.conn.FlushTimeout(5 * time.Second)
 	b.conn.Close()
-	if b.server != nil {
-		b.server.Shutdown()
-		b.server.WaitForShutdown()
-		err = errors.Join(err, b.lock.Close())
+	if b.embedded != nil {
+		err = errors.Join(err, b.embedded.close())
 	}
 	return err
-}
-
-// natsLog hands the server's warnings and errors on.
-type natsLog struct{ log *slog.Logger }
-
-func (natsLog) Noticef(string, ...any) {}
-func (natsLog) Debugf(string, ...any)  {}
-func (natsLog) Tracef(string, ...any)  {}
-func (n natsLog) Warnf(format string, args ...any) {
-	n.log.Warn("NATS server: " + fmt.Sprintf(format, args...))
-}
-func (n natsLog) Errorf(format string, args ...any) {
-	n.log.Error("NATS server: " + fmt.Sprintf(format, args...))
-}
-func (n natsLog) Fatalf(format string, args ...any) {
-	n.log.Error("NATS server: " + fmt.Sprintf(format, args...))
 }

@@ -141,7 +141,7 @@ func missingSubscription(q driver.QueueSpec, topic string) string {
 func (b *Broker) stream(ctx context.Context, create bool) (jetstream.Stream, error) {
 	stream, err := b.js.Stream(ctx, b.o.Stream)
 	if err == nil {
-		b.atomic.Store(stream.CachedInfo().Config.AllowAtomicPublish && (b.server == nil || b.synced()))
+		b.atomic.Store(stream.CachedInfo().Config.AllowAtomicPublish && (b.embedded == nil || b.synced()))
 		return stream, b.raise(ctx, stream, create)
 	}
 	if !create || !errors.Is(err, jetstream.ErrStreamNotFound) {

@@ -9,25 +9,40 @@ import (
 	"testing"
 )
 
-// SmallVolume makes a file system in memory of so many MiB, in a mount namespace of its own, and returns the path of its
-// root, which every process may use. It goes with the test's process.
-func SmallVolume(t testing.TB, mebibytes int) string {
+// Volume is a small file system in memory, in a mount namespace of its own.
+type Volume struct {
+	Root string // its root, for every process
+	Dir  string // the same for processes that are within; SQLite, which looks where links lead, finds only this
+
+	holder *Process
+}
+
+// SmallVolume makes a file system of so many MiB. It goes with the test's process.
+func SmallVolume(t testing.TB, mebibytes int) *Volume {
 	t.Helper()
 	p := newProcess(t)
-	dir := filepath.Join(p.Dir, "volume")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	v := &Volume{Dir: filepath.Join(p.Dir, "volume"), holder: p}
+	if err := os.Mkdir(v.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"unshare", "--mount"}
 	if os.Getuid() != 0 {
 		args = append(args, "--map-root-user") // whoever may make a user namespace may mount in it
 	}
-	script := fmt.Sprintf("mount -t tmpfs -o size=%dm tmpfs %q && touch %q && exec sleep infinity", mebibytes, dir, filepath.Join(dir, "mounted"))
-	var root string
+	script := fmt.Sprintf("mount -t tmpfs -o size=%dm tmpfs %q && touch %q && exec sleep infinity", mebibytes, v.Dir, filepath.Join(v.Dir, "mounted"))
 	p.start(spec{name: "a small volume", args: append(args, "sh", "-c", script), ready: func(context.Context) error {
-		root = filepath.Join("/proc", strconv.Itoa(p.PID()), "root", dir)
-		_, err := os.Stat(filepath.Join(root, "mounted"))
+		v.Root = filepath.Join("/proc", strconv.Itoa(p.PID()), "root", v.Dir)
+		_, err := os.Stat(filepath.Join(v.Root, "mounted"))
 		return err
 	}})
-	return root
+	return v
+}
+
+// Within is what stands before a command line whose process is to be within; it becomes that process.
+func (v *Volume) Within() []string {
+	args := []string{"nsenter", "--target", strconv.Itoa(v.holder.PID()), "--mount"}
+	if os.Getuid() != 0 {
+		args = append(args, "--user", "--preserve-credentials")
+	}
+	return args
 }

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -38,6 +39,8 @@ func TestFaultsEndInBooksThatAgree(t *testing.T) {
 		"BrokerAwayFromTheStart": brokerIsAwayFromTheStart,
 		"DatabaseAway":           databaseIsAway,
 		"DiskOfTheBrokerFull":    diskOfTheBrokerIsFull,
+		"DiskOfEmbeddedFull":     diskOfTheEmbeddedBrokerIsFull,
+		"DiskOfDatabasesFull":    diskOfTheDatabasesIsFull,
 		"ProducerStandsStill":    producerStandsStill,
 		"RolesStandStill":        rolesStandStill,
 		"ClusterLosesItsLeader":  clusterLosesItsLeader,
@@ -49,17 +52,17 @@ func TestFaultsEndInBooksThatAgree(t *testing.T) {
 }
 
 // settles waits until all stores are healthy, and reconciles.
-func (a *avenue) settles(total ...*shop.Traffic) {
-	a.t.Helper()
+func (s *street) settles(total ...*shop.Traffic) {
+	s.t.Helper()
 	for _, role := range shop.Roles() {
-		a.names(3*time.Minute, role, "source "+role+": healthy", 0)
+		s.names(3*time.Minute, role, "source "+role+": healthy", 0)
 	}
 	var sum shop.Progress
 	for _, t := range total {
 		sum.Paid += t.Paid
 		sum.Cancelled += t.Cancelled
 	}
-	a.reconciled(sum)
+	s.reconciled(sum)
 }
 
 func brokerIsAway(t *testing.T) {
@@ -87,7 +90,7 @@ func brokerIsAwayFromTheStart(t *testing.T) {
 		a.houses[role].launch()
 	}
 	for _, role := range []string{"order", "notification", "settlement"} { // who has a queue
-		a.says(role, "broker is not ready, trying again")
+		a.houses[role].says("broker is not ready, trying again")
 		if a.houses[role].isOpen() {
 			t.Errorf("%s is open before its queue is subscribed", role)
 		}
@@ -108,9 +111,9 @@ func brokerIsAwayFromTheStart(t *testing.T) {
 }
 
 // says waits until a process has said something.
-func (a *avenue) says(name, words string) {
-	a.t.Helper()
-	until(a.t, name+" says "+words, func() bool { return strings.Contains(a.houses[name].said.String(), words) })
+func (p *process) says(words string) {
+	p.t.Helper()
+	until(p.t, cmp.Or(p.role, "the shop")+" says "+words, func() bool { return strings.Contains(p.said.String(), words) })
 }
 
 func databaseIsAway(t *testing.T) {
@@ -129,9 +132,9 @@ func databaseIsAway(t *testing.T) {
 // diskOfTheBrokerIsFull: what the broker could not store is published again once it has room.
 func diskOfTheBrokerIsFull(t *testing.T) {
 	volume := servers.SmallVolume(t, 24)
-	a := openAvenue(t, &servers.NATSOptions{Store: filepath.Join(volume, "nats")})
+	a := openAvenue(t, &servers.NATSOptions{Store: filepath.Join(volume.Root, "nats")})
 	a.start()
-	ballast := filepath.Join(volume, "ballast")
+	ballast := filepath.Join(volume.Root, "ballast")
 	traffic := a.during(shop.Load{For: 80 * time.Second, Rate: 20, Patience: time.Minute}, func() {
 		fill(t, ballast)
 		a.names(90*time.Second, "order", notAccepted, 3)
