@@ -46,7 +46,7 @@ type Broker interface {
 	Extend(ctx context.Context, queue string, deliveries []Delivery, d time.Duration) (lost []int, err error)
 
 	// Close releases what the broker holds. Deliveries neither acknowledged nor given back come again, to anyone, within
-	// Limits.Hold, none is lost. No other method is called during or after it.
+	// Limits.Hold, none is lost. No other method is called during or after it; a second Close does nothing.
 	Close() error
 }
 

@@ -116,7 +116,9 @@ func (b *Broker) Limits() driver.Limits {
 
 // Close implements driver.Broker.
 func (b *Broker) Close() error {
-	b.ending.Store(true)
+	if b.ending.Swap(true) {
+		return nil
+	}
 	b.mu.Lock()
 	queues := b.queues
 	b.queues = map[string]*queue{}

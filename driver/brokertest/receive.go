@@ -181,12 +181,13 @@ var receiveCases = []testCase{{
 		s.check(slices.Equal(lost, []int{0}), "lost: %v", lost)
 	},
 }, {
-	"Close", "Close: deliveries neither acknowledged nor given back come again, to anyone, none is lost.",
+	"Close", "Close: deliveries neither acknowledged nor given back come again, to anyone, none is lost. A second Close does nothing.",
 	func(s *suite) {
 		s.create()
 		other := s.connect(s.t)
 		s.accepted(paid, "a", "b", "c")
 		s.receive(other, "settlement", 1)
+		s.ok(other.Close())
 		s.ok(other.Close())
 		var got []string // each once: what waits for longer than Hold may come twice
 		for end := time.Now().Add(15 * time.Second); len(got) < 3 && time.Now().Before(end); {
