@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,8 +57,8 @@ func TestEveryKindNamesRunnableCommands(t *testing.T) {
 		share += w.share
 		seeds := false
 		for _, c := range w.commands(7, 60) {
-			runs := c.args[1] == "test" || c.args[1] == "run"
-			if c.args[0] != "go" || !runs {
+			runs := c.args[0] == "go" && (c.args[1] == "test" || c.args[1] == "run")
+			if _, err := os.Stat(filepath.Join(c.dir, c.args[0])); !runs && err != nil {
 				t.Errorf("%s: %s", w.name, c)
 			}
 			seeds = seeds || strings.Contains(c.String(), "=7 ")
@@ -78,8 +80,41 @@ func TestEveryKindNamesRunnableCommands(t *testing.T) {
 
 func TestFuzzTargetsAreFound(t *testing.T) {
 	found, err := fuzzTargets("../..")
-	if err != nil || !slices.Contains(found, fuzzTarget{"../..", "FuzzWire"}) || !slices.Contains(found, fuzzTarget{"../../pabalsql", "FuzzTablePrefix"}) {
+	if err != nil || !slices.Contains(found, fuzzTarget{"../..", "FuzzWire", "scripts/fuzz"}) || !slices.Contains(found, fuzzTarget{"../../pabalsql", "FuzzTablePrefix", "../scripts/fuzz"}) {
 		t.Errorf("%v: %v", found, err)
+	}
+}
+
+// TestOnlyWhatFuzzingFoundFails: not that its time was over, which the toolchain tells as a failure now and then.
+func TestOnlyWhatFuzzingFoundFails(t *testing.T) {
+	script, err := filepath.Abs("../../scripts/fuzz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const over = "--- FAIL: FuzzX (1.05s)\n    context deadline exceeded\nFAIL"
+	for name, c := range map[string]struct {
+		says   string
+		ends   int
+		passes bool
+	}{
+		"nothing found":            {"PASS", 0, true},
+		"its time was over":        {over, 1, true},
+		"found, as time was over":  {over + "\n    Failing input written to testdata/fuzz/FuzzX/1", 1, false},
+		"found":                    {"--- FAIL: FuzzX (0.02s)\n    x_test.go:1: wrong", 1, false},
+		"its target says the same": {"--- FAIL: FuzzX (0.02s)\n    x_test.go:1: context deadline exceeded", 1, false},
+		"does not compile":         {"./x.go:1:1: syntax error", 2, false},
+	} {
+		dir := t.TempDir() // with a go that says so
+		text := fmt.Sprintf("#!/bin/sh\ncat <<'E'\n%s\nE\nexit %d\n", c.says, c.ends)
+		if err := os.WriteFile(filepath.Join(dir, "go"), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		run := exec.CommandContext(t.Context(), script, "FuzzX", "1s")
+		run.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+		out, err := run.CombinedOutput()
+		if (err == nil) != c.passes || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s: %v, %s", name, err, out)
+		}
 	}
 }
 

@@ -98,8 +98,7 @@ func works(root string) ([]*work, error) {
 			commands: func(_ uint64, n int) (all []command) {
 				each := max(1, n/len(fuzzers))
 				for _, f := range fuzzers {
-					all = append(all, command{dir: f.dir, units: each, args: []string{
-						"go", "test", "-run=^$", "-fuzz=^" + f.name + "$", "-fuzztime=" + strconv.Itoa(each) + "s", "."}})
+					all = append(all, command{dir: f.dir, units: each, args: []string{f.script, f.name, strconv.Itoa(each) + "s"}})
 				}
 				return all
 			},
@@ -190,7 +189,7 @@ func one(first uint64, units int, args ...string) []command {
 	return []command{{dir: ".", args: args, first: first, units: units}}
 }
 
-type fuzzTarget struct{ dir, name string }
+type fuzzTarget struct{ dir, name, script string } // scripts/fuzz, as seen from dir
 
 var fuzzFunction = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(\w+ \*testing\.F\)`)
 
@@ -206,8 +205,13 @@ func fuzzTargets(root string) (all []fuzzTarget, err error) {
 			return nil
 		}
 		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Dir(path)
+		script, err := filepath.Rel(dir, filepath.Join(root, "scripts", "fuzz"))
 		for _, found := range fuzzFunction.FindAllSubmatch(source, -1) {
-			all = append(all, fuzzTarget{filepath.Dir(path), string(found[1])})
+			all = append(all, fuzzTarget{dir, string(found[1]), script})
 		}
 		return err
 	})
