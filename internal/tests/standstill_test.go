@@ -19,16 +19,13 @@ import (
 )
 
 var (
-	haltRounds = flag.Int("halt.rounds", 1,
-		"how often each role stands still: a round is the minute after which status calls an event late, and CI has time for one")
-	haltSeed = flag.Uint64("halt.seed", 0, "seed of the order and the moments in which roles stand still; 0: another one each time")
+	haltRounds = flag.Int("halt.rounds", 1, "how often each role stands still; a round takes a minute, and CI has time for one")
+	haltSeed   = flag.Uint64("halt.seed", 0, "seed of the order and the moments in which roles stand still; 0: another one each time")
 )
 
 const (
 	shortHold = 5 * time.Second  // for which the broker leaves a message to its receiver
 	standing  = 12 * time.Second // beyond that, and beyond the 10 s of a publisher's lease
-
-	betweenHalts = 90 * time.Second // at most, until what a round left behind is in order
 )
 
 // standstill is what a role has in hand, that nobody but its stopped process can have, and how it gets something.
@@ -40,8 +37,8 @@ type standstill struct {
 
 // rolesStandStill has each role stand still in the midst of its work, while another process of it goes on, until all that was in its
 // hands has been taken over; then it goes on. The relay's turn comes while the broker is away: else it has little to do. The member
-// service has no other process, so that after a minute status has its late events to name; of what only consumes, or is taken
-// over, it has nothing.
+// service has no other process, so that after a minute, in the first round, status has its late events to name; of what only consumes, or
+// is taken over, it has nothing.
 func rolesStandStill(t *testing.T) {
 	seed := *haltSeed
 	if seed == 0 {
@@ -74,16 +71,15 @@ func rolesStandStill(t *testing.T) {
 	}
 	member := standstill{"member", func() []string { return a.owned("member") },
 		change("/members/still/profile", `{"name":"Still #","email":"still@example.com"}`)}
-	load := shop.Load{
-		For:  time.Duration(*haltRounds)*75*time.Second + time.Duration(*haltRounds-1)*betweenHalts,
-		Rate: 40, Seed: seed, Patience: 4 * time.Minute,
-		Concurrency: 64, // some wait for the member service
-	}
-	traffic := a.during(load, func() {
-		for round := range *haltRounds {
-			if round > 0 { // who waits for the member service is served first: soon nobody would be left who places orders
-				a.names(betweenHalts, "member", "source member: healthy", 0)
-			}
+	var all []*shop.Traffic
+	for round := range *haltRounds {
+		lasting := time.Minute
+		if round == 0 {
+			lasting += 15 * time.Second // of a minute on status has something to name
+		}
+		load := shop.Load{For: lasting, Rate: 40, Seed: seed + uint64(round), Patience: 4 * time.Minute,
+			Concurrency: 64} // some wait for the member service; they are served before the next round
+		all = append(all, a.during(load, func() {
 			began := time.Now()
 			a.caught(member, random)
 			turns := []func(){func() { a.standStill(roles, random) }, a.relayStandsStill}
@@ -91,12 +87,14 @@ func rolesStandStill(t *testing.T) {
 			for _, turn := range turns {
 				turn()
 			}
-			pause(t.Context(), time.Until(began.Add(time.Minute)))
-			a.names(30*time.Second, "member", "is late: it", 3)
+			if round == 0 {
+				pause(t.Context(), time.Until(began.Add(time.Minute)))
+				a.names(30*time.Second, "member", "is late: it", 3)
+			}
 			a.houses["member"].goOn()
-		}
-	})
-	a.settles(traffic)
+		}))
+	}
+	a.settles(all...)
 }
 
 // standStill catches roles one after the other, each with another process in its place, and has them go on when what they had is
@@ -142,7 +140,8 @@ func (a *avenue) relayStandsStill() {
 	until(t, "calls are in flight", func() bool { return len(a.owned("order")) > 10 })
 	order.halt()
 	var held []string
-	until(t, "the relay has claims", func() bool { return len(claimed()) > 10 })
+	// In later rounds one a topic may be all: since the broker was away before, the relay tries whether it accepts (P3).
+	until(t, "the relay has claims", func() bool { return len(claimed()) > 0 })
 	relay.halt()
 	if held = claimed(); len(held) == 0 {
 		t.Error("the relay stands still and has nothing in hand")
