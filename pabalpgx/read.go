@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// On a standby, or where sessions begin so. That transaction_read_only is on may be due to the transaction in which it is asked.
-	readOnly = `(pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean)`
+	// On a standby. A role of which transactions only read by default may be there for looking.
+	readOnly = `pg_is_in_recovery()`
 
 	// Topics that nobody registered are looked for between the names of those that are registered, by a loose scan of the index
 	// (topic, due_at): one lookup for each name. So the entries of rows that are gone, which stay as long as some snapshot is as

@@ -11,7 +11,7 @@ import (
 	"github.com/pabal-go/pabal/pabalpgx"
 )
 
-// Whoever reads hears that nothing can be written: sessions that begin so, and a server that follows another.
+// Whoever reads hears that nothing can be written on a server that follows another; not of a role that is there for looking.
 func TestReadSaysThatTheDatabaseOnlyReads(t *testing.T) {
 	server := servers.Postgres(t, "hot_standby=on") // of its own
 	server.URL += "&connect_timeout=5"
@@ -27,7 +27,7 @@ func TestReadSaysThatTheDatabaseOnlyReads(t *testing.T) {
 		}
 	}
 	says(server.URL, false)
-	says(server.URL+"&options=-c%20default_transaction_read_only%3Don", true)
+	says(server.URL+"&options=-c%20default_transaction_read_only%3Don", false)
 
 	server.Kill()
 	if err := os.WriteFile(filepath.Join(server.Dir, "data", "standby.signal"), nil, 0o644); err != nil {

@@ -71,6 +71,9 @@ func assertionsHold(t *testing.T, open func(testing.TB, string) (*sql.DB, driver
 			}
 		}
 	}()
+	if err := settlement.Ready(ctx); err != nil { // what is published before its queue is subscribed never reaches it
+		t.Fatal(err)
+	}
 	const many = 1005 // more than a page
 	for n := range many / 5 {
 		for _, commits := range []bool{false, true} {
