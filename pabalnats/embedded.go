@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func Open(dir string, o *Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: dir, relaxed: options.Relaxed, log: options.Logger, ending: make(chan struct{})}
+	e := &embedded{dir: dir, stream: options.Stream, relaxed: options.Relaxed, log: options.Logger, ending: make(chan struct{})}
 	if e.lock, err = lockDir(dir); err != nil {
 		return nil, err
 	}
@@ -73,6 +74,7 @@ func lockDir(dir string) (*os.File, error) {
 // embedded is a server in this process, and what has it started again.
 type embedded struct {
 	dir     string
+	stream  string
 	relaxed bool
 	log     *slog.Logger
 	lock    *os.File
@@ -169,7 +171,8 @@ func (e *embedded) attend() {
 	}
 }
 
-// illness is what the server finds wrong with itself; "": nothing. A stream that could not be written to is ill for good.
+// illness is what the server finds wrong with itself and our stream; "": nothing, or no stream yet. One that could not be written to is
+// ill for good; those of others in the directory are none of ours.
 func (e *embedded) illness() string {
 	e.mu.Lock()
 	s := e.now
@@ -178,8 +181,10 @@ func (e *embedded) illness() string {
 		return "it is not started"
 	}
 	answer := &healthAnswer{header: http.Header{}, code: http.StatusOK}
-	s.HandleHealthz(answer, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: server.HealthzPath}})
-	if answer.code == http.StatusOK {
+	s.HandleHealthz(answer, &http.Request{Method: http.MethodGet, URL: &url.URL{
+		Path: server.HealthzPath, RawQuery: url.Values{"account": {server.DEFAULT_GLOBAL_ACCOUNT}, "stream": {e.stream}}.Encode(),
+	}})
+	if answer.code == http.StatusOK || answer.code == http.StatusNotFound {
 		return ""
 	}
 	return answer.body.String()
@@ -208,13 +213,16 @@ func (e *embedded) room() bool {
 	return os.WriteFile(file, make([]byte, roomProbe), 0o600) == nil
 }
 
-// natsLog hands the server's warnings and errors on.
+// natsLog hands the server's warnings and errors on, but what it says of its health: embedded does.
 type natsLog struct{ log *slog.Logger }
 
 func (natsLog) Noticef(string, ...any) {}
 func (natsLog) Debugf(string, ...any)  {}
 func (natsLog) Tracef(string, ...any)  {}
 func (n natsLog) Warnf(format string, args ...any) {
+	if strings.HasPrefix(format, "Healthcheck failed") {
+		return
+	}
 	n.log.Warn("NATS server: " + fmt.Sprintf(format, args...))
 }
 func (n natsLog) Errorf(format string, args ...any) {

@@ -2,12 +2,9 @@ package pabalnats_test
 
 import (
 	"context"
-	"errors"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -48,22 +45,9 @@ func TestEmbeddedServerOutlivesAFullDisk(t *testing.T) {
 	for _, d := range receive(t, b, 10) { // not acknowledged: it comes again
 		delete(owed, string(d.Body))
 	}
-	ballast := filepath.Join(volume.Root, "ballast")
-	f, err := os.Create(ballast)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for block := make([]byte, 1<<12); err == nil; {
-		_, err = f.Write(block)
-	}
-	_ = f.Close()
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
+	volume.Fill()
 	within(t, 10*time.Second, "messages are refused", func() bool { return !accepted() })
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
+	volume.Empty()
 	within(t, 30*time.Second, "messages are accepted again", accepted)
 	for deadline := time.Now().Add(20 * time.Second); len(owed) > 0; {
 		if time.Now().After(deadline) {

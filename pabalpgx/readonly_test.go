@@ -35,10 +35,14 @@ func TestReadSaysThatTheDatabaseOnlyReads(t *testing.T) {
 	}
 	server.Start()
 	standby := connect(t, server.URL)
-	for ; ; <-time.After(10 * time.Millisecond) {
-		if err := standby.Ping(t.Context()); err == nil {
-			break // it has read what it wrote
-		} else if t.Context().Err() != nil {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-ticker.C { // until it has read what it wrote
+		err := standby.Ping(t.Context())
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}

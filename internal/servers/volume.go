@@ -2,10 +2,12 @@ package servers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 )
 
@@ -14,6 +16,7 @@ type Volume struct {
 	Root string // its root, for every process
 	Dir  string // the same for processes that are within; SQLite, which looks where links lead, finds only this
 
+	t      testing.TB
 	holder *Process
 }
 
@@ -21,7 +24,7 @@ type Volume struct {
 func SmallVolume(t testing.TB, mebibytes int) *Volume {
 	t.Helper()
 	p := newProcess(t)
-	v := &Volume{Dir: filepath.Join(p.Dir, "volume"), holder: p}
+	v := &Volume{Dir: filepath.Join(p.Dir, "volume"), t: t, holder: p}
 	if err := os.Mkdir(v.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -46,3 +49,29 @@ func (v *Volume) Within() []string {
 	}
 	return args
 }
+
+// Fill leaves no byte of room, until Empty.
+func (v *Volume) Fill() {
+	v.t.Helper()
+	f, err := os.Create(v.ballast())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // it is ballast
+	for block := make([]byte, 1<<12); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		v.t.Fatal(err)
+	}
+}
+
+// Empty makes the room again that Fill took.
+func (v *Volume) Empty() {
+	v.t.Helper()
+	if err := os.Remove(v.ballast()); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+func (v *Volume) ballast() string { return filepath.Join(v.Root, "ballast") }

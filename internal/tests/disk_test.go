@@ -29,12 +29,9 @@ func diskOfTheEmbeddedBrokerIsFull(t *testing.T) {
 	volume := servers.SmallVolume(t, 24)
 	s := alone(t, buildBinary(t), t.TempDir(), "embedded:"+filepath.Join(volume.Root, "nats"))
 	traffic := s.during(shop.Load{For: 80 * time.Second, Rate: 20, Patience: time.Minute}, func() {
-		ballast := filepath.Join(volume.Root, "ballast")
-		fill(t, ballast)
+		volume.Fill()
 		s.names(90*time.Second, "order", notAccepted, 3)
-		if err := os.Remove(ballast); err != nil {
-			t.Fatal(err)
-		}
+		volume.Empty()
 		s.says("NATS server is started again")
 	})
 	if traffic.Repeated > 0 {
@@ -48,13 +45,10 @@ func diskOfTheDatabasesIsFull(t *testing.T) {
 	volume := servers.SmallVolume(t, 96)
 	s := alone(t, within(t, volume, buildBinary(t)), filepath.Join(volume.Dir, "shop"), "")
 	traffic := s.during(shop.Load{For: 25 * time.Second, Rate: 20, Patience: 2 * time.Minute}, func() {
-		ballast := filepath.Join(volume.Root, "ballast")
-		fill(t, ballast)
+		volume.Fill()
 		s.says("database or disk is full") // mostly before the broker's
 		pause(t.Context(), 10*time.Second)
-		if err := os.Remove(ballast); err != nil {
-			t.Fatal(err)
-		}
+		volume.Empty()
 	})
 	if traffic.Repeated == 0 {
 		t.Error("no request was refused")

@@ -2,7 +2,6 @@ package tests
 
 import (
 	"cmp"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -134,33 +132,14 @@ func diskOfTheBrokerIsFull(t *testing.T) {
 	volume := servers.SmallVolume(t, 24)
 	a := openAvenue(t, &servers.NATSOptions{Store: filepath.Join(volume.Root, "nats")})
 	a.start()
-	ballast := filepath.Join(volume.Root, "ballast")
 	traffic := a.during(shop.Load{For: 80 * time.Second, Rate: 20, Patience: time.Minute}, func() {
-		fill(t, ballast)
+		volume.Fill()
 		a.names(90*time.Second, "order", notAccepted, 3)
-		if err := os.Remove(ballast); err != nil {
-			t.Fatal(err)
-		}
+		volume.Empty()
 		a.nats.Kill() // it has turned JetStream off, until it is started again
 		a.nats.Start()
 	})
 	a.settles(traffic)
-}
-
-// fill writes a file until its file system is full.
-func fill(t *testing.T, file string) {
-	t.Helper()
-	f, err := os.Create(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close() //nolint:errcheck // it is ballast
-	for block := make([]byte, 1<<12); err == nil; {
-		_, err = f.Write(block)
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
 }
 
 // logged are the statements of a service's process that the server has logged since a moment, by their parameters.
