@@ -25,7 +25,7 @@ func (h *house) answer(ctx context.Context, canary *envelope, queue string) {
 	m := answer.message(dedup(newID(h.w), 0))
 	for _, v := range h.broker.Publish(call, driver.Destination{Queue: canary.ReplyTo}, []driver.Message{m}) {
 		if v.Kind != driver.Accepted {
-			h.log.Warn("canary could not be answered", "queue", queue, "reply_to", canary.ReplyTo, "err", v.Err)
+			h.warn(ctx, "canary could not be answered", "queue", queue, "reply_to", canary.ReplyTo, "err", v.Err)
 		}
 	}
 }

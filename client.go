@@ -118,6 +118,13 @@ type house struct {
 	accepted map[uuid.UUID]int
 }
 
+// warn says what is wrong, unless ctx has ended: what a process gives up because it was asked to end is no trouble.
+func (h *house) warn(ctx context.Context, what string, about ...any) {
+	if ctx.Err() == nil {
+		h.log.Warn(what, about...)
+	}
+}
+
 // Client records and publishes the events of one source, and runs the consumers of the same database. X is the handle
 // of a transaction: *sql.Tx, pgx.Tx. All methods are safe for concurrent use.
 type Client[X any] struct {

@@ -276,8 +276,8 @@ func (c *confirmer) stray(e *envelope, err error) {
 // runProver does, every 30 s, what is not urgent: it proves topics, and looks again for what was absent.
 func (c *confirmer) runProver(ctx context.Context) {
 	for c.w.Sleep(ctx, proofEvery) == nil {
+		c.prove(ctx)
 		call, cancel := c.w.Deadline(ctx, c.o.Lease)
-		c.prove(call)
 		c.lookAgain(call)
 		c.readBack(call)
 		cancel()
@@ -291,10 +291,12 @@ func (c *confirmer) prove(ctx context.Context) {
 	dirty, proofs := c.dirty, c.proofs
 	c.dirty, c.proofs = nil, map[string]time.Time{}
 	c.mu.Unlock()
+	call, cancel := c.w.Deadline(ctx, c.o.Lease)
+	defer cancel()
 	for _, name := range dirty {
 		proof := driver.Proof{Topic: name, SentAt: proofs[name]}
-		if _, err := c.store.Tend(ctx, driver.Chore{Prove: &proof}); err != nil {
-			c.log.Warn("topic cannot be proven now", "topic", name, "err", err)
+		if _, err := c.store.Tend(call, driver.Chore{Prove: &proof}); err != nil {
+			c.warn(ctx, "topic cannot be proven now", "topic", name, "err", err)
 		}
 	}
 }

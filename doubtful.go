@@ -51,7 +51,7 @@ func (p *publisher) claimDoubtful(ctx context.Context, batch []entry) {
 			return claimUnclaimed(rows, now, p.o.Lease)
 		}})
 	if err != nil {
-		p.log.Warn("doubtful commits are left to the republisher", "events", len(batch), "err", err)
+		p.warn(ctx, "doubtful commits are left to the republisher", "events", len(batch), "err", err)
 		return
 	}
 	p.offer(claimedEntries(claimed, start.Add(p.o.Lease), false))

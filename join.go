@@ -19,7 +19,7 @@ func (c *Consumer[X]) subscribed(ctx context.Context, since world.Mono) bool {
 		if err == nil {
 			return true
 		}
-		c.house.log.Warn("database is away, trying again", "consumer", c.name, "err", err)
+		c.house.warn(ctx, "database is away, trying again", "consumer", c.name, "err", err)
 		_ = c.house.w.Sleep(ctx, pause)
 	}
 	return false

@@ -23,7 +23,7 @@ func (c *Client[X]) runKeeper(ctx context.Context, consumers []*Consumer[X]) {
 	for h.w.Sleep(ctx, time.Duration(h.w.Rand()%uint64(forgetEvery))) == nil {
 		reading, err := h.read(ctx, driver.Query{})
 		if err != nil {
-			h.log.Warn("nothing is forgotten now", "err", err)
+			h.warn(ctx, "nothing is forgotten now", "err", err)
 			continue
 		}
 		before := reading.Now.Add(-h.o.Retention)
@@ -48,7 +48,7 @@ func (c *Client[X]) forget(ctx context.Context, consumer string, round func(cont
 		n, err := round(call)
 		cancel()
 		if err != nil {
-			h.log.Warn("forgetting failed, trying again in an hour", "consumer", consumer, "err", err)
+			h.warn(ctx, "forgetting failed, trying again in an hour", "consumer", consumer, "err", err)
 			return
 		}
 		h.o.Observer.Count(Count{Step: "forget", Result: "forgotten", Consumer: consumer, N: n})

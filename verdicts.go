@@ -176,7 +176,7 @@ func (p *publisher) settle(ctx context.Context, batch []driver.Settlement) {
 	if err == nil {
 		return
 	}
-	p.log.Warn("verdicts could not be written, trying again", "events", len(batch), "err", err)
+	p.warn(ctx, "verdicts could not be written, trying again", "events", len(batch), "err", err)
 	later := p.w.Now().Add(time.Second)
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -73,6 +74,12 @@ func (l listener) Handle(ctx context.Context, record slog.Record) error {
 			return true
 		})
 	}
+	record.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok && record.Level >= slog.LevelWarn && errors.Is(err, context.Canceled) {
+			_ = l.r.fail("end: what it cuts off is no trouble, and a process said: %s: %w", record.Message, err)
+		}
+		return true
+	})
 	if l.trace == nil {
 		return nil
 	}
