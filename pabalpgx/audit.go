@@ -15,7 +15,8 @@ const aheadLeast = ahead - 7
 const (
 	// Settings as this session has them, and as other roles or databases of the server begin theirs with.
 	sqlSettings = `select name, setting, '' from pg_settings
-			where name in ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names')
+			where name in ('fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names',
+				'idle_in_transaction_session_timeout')
 		union all
 		select split_part(c.entry, '=', 1), split_part(c.entry, '=', 2), coalesce('role ' || quote_ident(r.rolname), 'all roles')
 		from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole, unnest(s.setconfig) c (entry)
@@ -37,7 +38,7 @@ const (
 // setting is one of PostgreSQL's, of this session or of those of somebody else.
 type setting struct{ name, value, whose string }
 
-// Audit implements driver.StoreAuditor: durability, tables that a crash empties, partitions that nobody makes.
+// Audit implements driver.StoreAuditor: durability, tables that a crash empties, partitions that nobody makes, locks without end.
 func (b *base) Audit(ctx context.Context) ([]driver.Finding, error) {
 	var settings []setting
 	var unlogged []string
@@ -71,7 +72,8 @@ func (b *base) Audit(ctx context.Context) ([]driver.Finding, error) {
 	return append(found, p.audit(b.prefix)...), nil
 }
 
-// auditSettings judges durability. That a standby may be behind is none of a single server's settings, and noted.
+// auditSettings judges durability, and notes what lasts without end. That a standby may be behind is none of a single server's
+// settings, and noted.
 func auditSettings(settings []setting, standbys int) (found []driver.Finding) {
 	synchronous := ""
 	for _, s := range settings {
@@ -88,6 +90,10 @@ func auditSettings(settings []setting, standbys int) (found []driver.Finding) {
 			f.What = "full_page_writes is off: a power cut in the midst of a write leaves pages that cannot be read"
 		case s.name == "synchronous_commit" && s.value == "off":
 			f.What = "synchronous_commit is off: a crash of the server loses its newest commits, which were acknowledged"
+		case s.name == "idle_in_transaction_session_timeout" && s.value == "0":
+			f = driver.Finding{Severity: driver.Note, What: s.name + " is 0: a process that stands still within a transaction keeps the keys " +
+				"locked that it records, or handles, for as long as it is connected",
+				Mend: "alter system set " + s.name + " = '60s'; select pg_reload_conf(); # longer than any ConsumerOptions.Timeout"}
 		case s.name == "synchronous_commit" && s.value == "local" && synchronous != "":
 			f.What = "synchronous_commit is local although there are synchronous standbys: a failover loses commits that were acknowledged"
 		default:

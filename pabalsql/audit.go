@@ -38,7 +38,7 @@ func (s *Store) Audit(ctx context.Context) (found []driver.Finding, err error) {
 	return found, nil
 }
 
-// auditMySQL judges the durability of MySQL and MariaDB, whose values differ in how they are written.
+// auditMySQL judges the durability of MySQL and MariaDB, whose values differ in how they are written, and notes what lasts without end.
 func auditMySQL(settings map[string]string) (found []driver.Finding) {
 	is := func(name string, values ...string) bool {
 		for _, v := range values {
@@ -68,6 +68,12 @@ func auditMySQL(settings map[string]string) (found []driver.Finding) {
 		found = append(found, driver.Finding{Promise: "P1, P4",
 			What: "innodb_flush_method is nosync: a power cut loses commits that were acknowledged, or the whole database",
 			Mend: "innodb_flush_method = O_DIRECT # in the server's configuration, then restart it"})
+	}
+	if settings["idle_transaction_timeout"] == "0" && settings["idle_write_transaction_timeout"] == "0" { // MySQL has neither
+		found = append(found, driver.Finding{Severity: driver.Note,
+			What: "idle_transaction_timeout is 0: a process that stands still within a transaction keeps the keys locked that it records, " +
+				"or handles, for as long as it is connected",
+			Mend: "set global idle_transaction_timeout = 60; # seconds, longer than any ConsumerOptions.Timeout; and in the server's configuration"})
 	}
 	return found
 }

@@ -81,11 +81,21 @@ func (w *ward) finds(severity driver.Severity, promise, what string) doctor.Find
 }
 
 // notes: among the notes is this, and nothing endangers a promise.
-func (w *ward) notes(what string) {
+func (w *ward) notes(what string) doctor.Finding {
 	w.t.Helper()
 	r, code := w.examine()
-	if code != 0 || !slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool { return strings.Contains(f.What, what) }) {
+	at := slices.IndexFunc(r.Findings, func(f doctor.Finding) bool { return strings.Contains(f.What, what) })
+	if code != 0 || at < 0 {
 		w.t.Errorf("want %q; exit code %d: %+v", what, code, r)
+		return doctor.Finding{}
+	}
+	return r.Findings[at]
+}
+
+func (w *ward) notesNo(what string) {
+	w.t.Helper()
+	if r, _ := w.examine(); strings.Contains(fmt.Sprint(r.Findings), what) {
+		w.t.Errorf("%+v", r)
 	}
 }
 
@@ -140,6 +150,10 @@ func TestDoctorFindsWhatEndangersPostgres(t *testing.T) {
 		w.well()
 	}
 
+	const locked = "idle_in_transaction_session_timeout is 0"
+	do(statements(w.notes(locked).Mend)...)
+	shows("idle_in_transaction_session_timeout", "1min")
+	w.notesNo(locked)
 	do("create role app login", "alter role app set synchronous_commit = off")
 	do(statements(w.finds(driver.AtRisk, "P1, P4", "for role app synchronous_commit is off").Mend)...)
 	w.well()
@@ -214,6 +228,11 @@ func TestDoctorFindsWhatEndangersMariaDB(t *testing.T) {
 		}
 		w.well()
 	}
+	const locked = "idle_transaction_timeout is 0"
+	for _, s := range statements(w.notes(locked).Mend) {
+		server.Admin(t, s)
+	}
+	w.notesNo(locked)
 }
 
 // TestDoctorFindsWhatEndangersSNS: what an owner may have done to topics, queues and subscriptions, on a server of SNS and SQS.

@@ -22,7 +22,7 @@ show session variables where variable_name in
 -- What decides about a commit that was answered; the server's, for these are no settings of a session.
 -- name: durability
 show global variables where variable_name in ('innodb_doublewrite', 'innodb_flush_log_at_trx_commit', 'innodb_flush_method',
-    'log_bin', 'sync_binlog');
+    'log_bin', 'sync_binlog', 'idle_transaction_timeout', 'idle_write_transaction_timeout');
 
 -- name: engines
 select table_name, engine from information_schema.tables
