@@ -22,14 +22,15 @@ import (
 // Every request is safe to repeat (the key, the payment's id, the state asked for), and is repeated while the shop is away:
 // so a load may go on while the shop is killed and started again.
 type Load struct {
-	URL         string         // such as http://127.0.0.1:8080
-	Rate        float64        // orders placed per second; 0: as fast as the shop takes them
-	For         time.Duration  // default 10 s
-	Concurrency int            // journeys at a time; default 16
-	Seed        uint64         // of what happens to whom
-	Patience    time.Duration  // how long a request is repeated while the shop is away; default 30 s
-	Client      *http.Client   // default: one of its own, with a connection per journey
-	Progress    func(Progress) // if not nil, called every second
+	URL         string          // such as http://127.0.0.1:8080
+	Rate        float64         // orders placed per second; 0: as fast as the shop takes them
+	For         time.Duration   // default 10 s
+	Enough      <-chan struct{} // closed: no journey begins any more, although its time is not over; nil: it never is
+	Concurrency int             // journeys at a time; default 16
+	Seed        uint64          // of what happens to whom
+	Patience    time.Duration   // how long a request is repeated while the shop is away; default 30 s
+	Client      *http.Client    // default: one of its own, with a connection per journey
+	Progress    func(Progress)  // if not nil, called every second
 }
 
 // Progress is what a load has done so far.
@@ -75,7 +76,7 @@ type loader struct {
 	samples    []Order // as the shop answered them last, to be looked at again at the end
 }
 
-// Run makes traffic until its time is over or ctx ends, lets the journeys that have begun come to their end, and looks once
+// Run makes traffic until its time is over, it is enough or ctx ends, lets the journeys that have begun come to their end, and looks once
 // more at up to 1,000 orders: what was answered must still be so. Its error says that the load could not be made; what
 // the shop did wrong is in Traffic.
 func (l Load) Run(ctx context.Context) (*Traffic, error) {
@@ -88,6 +89,13 @@ func (l Load) Run(ctx context.Context) (*Traffic, error) {
 	stop, cancel := context.WithTimeout(ctx, w.For)
 	defer cancel()
 	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		select {
+		case <-w.Enough:
+			cancel()
+		case <-stop.Done():
+		}
+	})
 	for i := range w.Concurrency {
 		tasks.Go(func() { w.work(ctx, stop, rand.New(rand.NewPCG(w.Seed, uint64(i)))) })
 	}
