@@ -27,6 +27,7 @@ type MariaDB struct {
 type MariaDBOptions struct {
 	// Volatile does without fsync, for tests that kill no server.
 	Volatile bool
+	On       *Volume // where its data is; nil: in its own directory
 }
 
 // StartMariaDB starts a server of its own, with the default isolation of production, REPEATABLE READ, a binary log, and one
@@ -51,20 +52,25 @@ var addressForm = regexp.MustCompile(`^(.+)@tcp\(([^()]+)\)/$`)
 func KillableMariaDB(t testing.TB, o *MariaDBOptions) *MariaDB {
 	t.Helper()
 	p := newProcess(t)
+	if o == nil {
+		o = &MariaDBOptions{}
+	}
 	data := filepath.Join(p.Dir, "data")
-	s := spec{name: "MariaDB", user: "mysql"}
+	if o.On != nil {
+		data = filepath.Join(o.On.Dir, "data")
+	}
+	s := spec{name: "MariaDB", user: "mysql", on: o.On}
 	p.spec = s
 	// A server that starts deletes what others have left in its directory of temporary tables, so each has its own.
 	temporary := "--tmpdir=" + p.Dir
-	install := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data, temporary,
+	install := p.command("mariadb-install-db", "--no-defaults", "--datadir="+data, temporary,
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
-	install.Dir, install.SysProcAttr = p.Dir, p.attributes()
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("make the directory of MariaDB: %v (scripts/install mariadb installs it)\n%s", err, bytes.TrimSpace(out))
 	}
 	m := &MariaDB{Process: p, user: "root", address: "127.0.0.1:" + strconv.Itoa(p.Port)}
 	flush := "1"
-	if o != nil && o.Volatile {
+	if o.Volatile {
 		flush = "0"
 	}
 	s.args = []string{

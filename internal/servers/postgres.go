@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -37,24 +36,35 @@ func Postgres(t testing.TB, settings ...string) *PostgresServer {
 	return s
 }
 
+// PostgresOn starts one whose data is on a small volume.
+func PostgresOn(t testing.TB, v *Volume, settings ...string) *PostgresServer {
+	t.Helper()
+	s := &PostgresServer{Process: newProcess(t)}
+	s.spec.on = v
+	startPostgres(s, nil, settings)
+	return s
+}
+
 // startPostgres makes the server's data and starts it, with more of an environment.
 func startPostgres(s *PostgresServer, env, settings []string) {
 	p, t := s.Process, s.t
 	t.Helper()
 	bin := postgresBin(t)
 	data := filepath.Join(p.Dir, "data")
+	if v := p.spec.on; v != nil {
+		data = filepath.Join(v.Dir, "data")
+	}
 	settings = append([]string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(p.Port), "unix_socket_directories=" + p.Dir, "fsync=off",
 		"max_connections=300", "max_prepared_transactions=10", "dynamic_shared_memory_type=mmap",
 	}, settings...)
-	run := spec{name: "PostgreSQL", user: "postgres", env: env, args: []string{filepath.Join(bin, "postgres"), "-D", data},
+	run := spec{name: "PostgreSQL", user: "postgres", env: env, on: p.spec.on, args: []string{filepath.Join(bin, "postgres"), "-D", data},
 		ready: answersPostgres(p.Port)}
 	for _, setting := range settings {
 		run.args = append(run.args, "-c", setting)
 	}
 	p.spec = run
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
-	initdb.Dir, initdb.SysProcAttr = p.Dir, p.attributes()
+	initdb := p.command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}

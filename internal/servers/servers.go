@@ -42,6 +42,7 @@ type spec struct {
 	user  string // that it runs as where the test is root; "": the test's own
 	env   []string
 	args  []string // args[0] is the program
+	on    *Volume  // that its process is within; nil: none
 	ready func(ctx context.Context) error
 }
 
@@ -74,11 +75,9 @@ func (p *Process) Start() {
 // Restart is Start for a test that goes on without the server; its error has the server's last output.
 func (p *Process) Restart() error {
 	p.t.Helper()
-	child := exec.Command(p.spec.args[0], p.spec.args[1:]...)
-	child.Dir = p.Dir
+	child := p.command(p.spec.args...)
 	child.Env = append(os.Environ(), p.spec.env...)
 	child.Stdout, child.Stderr = p.log, p.log
-	child.SysProcAttr = p.attributes()
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // the parent-death signal is about the thread, not the process
@@ -96,12 +95,24 @@ func (p *Process) Restart() error {
 	return p.wait()
 }
 
-// attributes has the server die with the test, and run as its user where that is not the test's own.
-func (p *Process) attributes() *syscall.SysProcAttr {
+// command is a program that dies with the test, and runs as the server's user where that is not the test's own.
+func (p *Process) command(args ...string) *exec.Cmd {
 	p.t.Helper()
-	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	as := p.credential()
+	if p.spec.on != nil {
+		args, as = append(p.spec.on.within(as), args...), nil
+	}
+	c := exec.Command(args[0], args[1:]...)
+	c.Dir = p.Dir
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
+	return c
+}
+
+// credential is the server's user, to whom its directories are given; nil: the test's own.
+func (p *Process) credential() *syscall.Credential {
+	p.t.Helper()
 	if p.spec.user == "" || os.Getuid() != 0 {
-		return a
+		return nil
 	}
 	u, err := user.Lookup(p.spec.user)
 	if err != nil {
@@ -109,17 +120,22 @@ func (p *Process) attributes() *syscall.SysProcAttr {
 	}
 	uid, _ := strconv.ParseUint(u.Uid, 10, 32) // numbers on every POSIX system
 	gid, _ := strconv.ParseUint(u.Gid, 10, 32)
-	a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	err = filepath.WalkDir(p.Dir, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Chown(path, int(uid), int(gid))
-	})
-	if err != nil {
-		p.t.Fatalf("start %s: %v", p.spec.name, err)
+	dirs := []string{p.Dir}
+	if p.spec.on != nil {
+		dirs = append(dirs, p.spec.on.Root)
 	}
-	return a
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			return os.Chown(path, int(uid), int(gid))
+		})
+		if err != nil {
+			p.t.Fatalf("start %s: %v", p.spec.name, err)
+		}
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
 // Answers waits until the server, which has not been killed, answers.
@@ -167,6 +183,16 @@ func (p *Process) signal(s syscall.Signal, wait bool) {
 	if wait {
 		<-p.ended
 		p.child = nil
+	}
+}
+
+// Ended reports whether the server has ended by itself.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
 	}
 }
 

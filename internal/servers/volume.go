@@ -25,7 +25,7 @@ func SmallVolume(t testing.TB, mebibytes int) *Volume {
 	t.Helper()
 	p := newProcess(t)
 	v := &Volume{Dir: filepath.Join(p.Dir, "volume"), t: t, holder: p}
-	if err := os.Mkdir(v.Dir, 0o700); err != nil {
+	if err := errors.Join(os.Mkdir(v.Dir, 0o700), os.Chmod(p.Dir, 0o711)); err != nil { // a server's user has to come through
 		t.Fatal(err)
 	}
 	args := []string{"unshare", "--mount"}
@@ -42,10 +42,15 @@ func SmallVolume(t testing.TB, mebibytes int) *Volume {
 }
 
 // Within is what stands before a command line whose process is to be within; it becomes that process.
-func (v *Volume) Within() []string {
+func (v *Volume) Within() []string { return v.within(nil) }
+
+func (v *Volume) within(as *syscall.Credential) []string {
 	args := []string{"nsenter", "--target", strconv.Itoa(v.holder.PID()), "--mount"}
-	if os.Getuid() != 0 {
+	switch {
+	case os.Getuid() != 0:
 		args = append(args, "--user", "--preserve-credentials")
+	case as != nil:
+		args = append(args, "--setgid", strconv.Itoa(int(as.Gid)), "--setuid", strconv.Itoa(int(as.Uid)))
 	}
 	return args
 }

@@ -20,31 +20,52 @@ import (
 var (
 	brokerAway   = flag.Duration("fault.broker", 75*time.Second, "how long the broker is away; status names an event that is late after a minute")
 	databaseAway = flag.Duration("fault.database", 15*time.Second, "how long the database is away")
+	faultMariaDB = flag.Bool("fault.mariadb", false, "fill the disk of MariaDB too, which now and then ends of it and, once in a while, cannot read its files then")
+	faultRounds  = flag.Int("fault.rounds", 3, "how often each role stands still, and each disk is full; a round takes a minute or more")
 )
 
 const notAccepted = "is late: it has not been accepted by the broker" // in the words of pabal status
 
+type fault struct {
+	name string
+	do   func(*testing.T)
+}
+
+// everyFault is what TestFaultsEndInBooksThatAgree does, what takes longest first.
+var everyFault = []fault{
+	{"DiskOfTheBrokerFull", diskOfTheBrokerIsFull},
+	{"DiskOfEmbeddedFull", diskOfTheEmbeddedBrokerIsFull},
+	{"RolesStandStill", rolesStandStill},
+	{"DiskOfPostgresFull", diskOfPostgresIsFull},
+	{"DiskOfDatabasesFull", diskOfTheDatabasesIsFull},
+	{"BrokerAway", brokerIsAway},
+	{"RedeliveryIsKilled", redeliveryIsKilled},
+	{"BrokerAwayFromTheStart", brokerIsAwayFromTheStart},
+	{"ProducerStandsStill", producerStandsStill},
+	{"DatabaseAway", databaseIsAway},
+	{"ClusterLosesItsLeader", clusterLosesItsLeader},
+}
+
 // TestFaultsEndInBooksThatAgree has one thing go wrong after the other, on PostgreSQL and NATS, everything in processes of its
 // own, under load. While it lasts `pabal status` names it, and in the end nothing is lost and nothing is there twice. Each has
-// its own street, and most of their time goes by in waiting: they run side by side.
+// its own street, and most of their time goes by in waiting: some run side by side.
 func TestFaultsEndInBooksThatAgree(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
+	t.Parallel()
+	faults := everyFault
+	if *faultMariaDB {
+		faults = append(slices.Clip(faults), fault{"DiskOfMariaDBFull", diskOfMariaDBIsFull})
+	}
 	var all sync.WaitGroup
-	for name, fault := range map[string]func(*testing.T){
-		"BrokerAway":             brokerIsAway,
-		"BrokerAwayFromTheStart": brokerIsAwayFromTheStart,
-		"DatabaseAway":           databaseIsAway,
-		"DiskOfTheBrokerFull":    diskOfTheBrokerIsFull,
-		"DiskOfEmbeddedFull":     diskOfTheEmbeddedBrokerIsFull,
-		"DiskOfDatabasesFull":    diskOfTheDatabasesIsFull,
-		"ProducerStandsStill":    producerStandsStill,
-		"RolesStandStill":        rolesStandStill,
-		"ClusterLosesItsLeader":  clusterLosesItsLeader,
-		"RedeliveryIsKilled":     redeliveryIsKilled,
-	} {
-		all.Go(func() { t.Run(name, fault) }) // t.Parallel would run as many as there are processors
+	streets := make(chan struct{}, 7) // t.Parallel in each would run as many as there are processors
+	for _, fault := range faults {
+		streets <- struct{}{}
+		all.Go(func() {
+			defer func() { <-streets }()
+			t.Run(fault.name, fault.do)
+		})
 	}
 	all.Wait()
 }
@@ -66,7 +87,7 @@ func (s *street) settles(total ...*shop.Traffic) {
 func brokerIsAway(t *testing.T) {
 	a := openAvenue(t, nil)
 	a.start()
-	traffic := a.during(shop.Load{For: *brokerAway + 10*time.Second, Rate: 20, Patience: time.Minute}, func() {
+	traffic := a.during(shop.Load{For: *brokerAway + 10*time.Second, Rate: 10, Patience: time.Minute}, func() {
 		back := time.Now().Add(*brokerAway)
 		a.nats.Kill()
 		a.names(90*time.Second, "order", notAccepted, 3)
@@ -109,10 +130,16 @@ func brokerIsAwayFromTheStart(t *testing.T) {
 }
 
 // says waits until a process has said something.
-func (p *process) says(words string) {
+func (p *process) says(words string) { p.t.Helper(); p.saysAgain(words, 0) }
+
+// saysAgain waits until a process has said something more often than it had.
+func (p *process) saysAgain(words string, before int) {
 	p.t.Helper()
-	until(p.t, cmp.Or(p.role, "the shop")+" says "+words, func() bool { return strings.Contains(p.said.String(), words) })
+	until(p.t, cmp.Or(p.role, "the shop")+" says "+words, func() bool { return p.times(words) > before })
 }
+
+// times is how often a process has said something.
+func (p *process) times(words string) int { return strings.Count(p.said.String(), words) }
 
 func databaseIsAway(t *testing.T) {
 	a := openAvenue(t, nil)
@@ -127,19 +154,36 @@ func databaseIsAway(t *testing.T) {
 	a.settles(traffic)
 }
 
+// eachRound has something go wrong in the midst of each round's traffic. One round is over before the next begins.
+func (s *street) eachRound(load shop.Load, do func()) (all []*shop.Traffic) {
+	s.t.Helper()
+	for round := range *faultRounds {
+		load.Seed = uint64(round)
+		all = append(all, s.during(load, do))
+		s.names(3*time.Minute, "order", "source order: healthy", 0)
+	}
+	return all
+}
+
 // diskOfTheBrokerIsFull: what the broker could not store is published again once it has room.
 func diskOfTheBrokerIsFull(t *testing.T) {
 	volume := servers.SmallVolume(t, 24)
 	a := openAvenue(t, &servers.NATSOptions{Store: filepath.Join(volume.Root, "nats")})
 	a.start()
-	traffic := a.during(shop.Load{For: 80 * time.Second, Rate: 20, Patience: time.Minute}, func() {
+	named := false
+	a.settles(a.eachRound(shop.Load{For: 20 * time.Second, Rate: 10, Patience: time.Minute}, func() {
 		volume.Fill()
-		a.names(90*time.Second, "order", notAccepted, 3)
+		if !named { // that takes a minute
+			a.names(2*time.Minute, "order", notAccepted, 3)
+			named = true
+		}
+		until(t, "nothing is accepted", func() bool {
+			return len(query(t, a.postgres.Database("shop_order"), "select 'x' from pabal_pending where recorded_at < now() - interval '5 seconds'")) > 10
+		})
 		volume.Empty()
 		a.nats.Kill() // it has turned JetStream off, until it is started again
 		a.nats.Start()
-	})
-	a.settles(traffic)
+	})...)
 }
 
 // logged are the statements of a service's process that the server has logged since a moment, by their parameters.

@@ -27,15 +27,15 @@ func openAvenue(t *testing.T, o *servers.NATSOptions, settings ...string) *avenu
 	}
 	o.SyncAlways = true // as NATS advises where nothing acknowledged may be lost
 	n := servers.NATS(t, o)
-	a := openAvenueOn(t, n.URL, settings...)
+	a := openAvenueOn(t, servers.Postgres(t, append(settings, "fsync=on")...), n.URL)
 	a.nats = n
 	return a
 }
 
-// openAvenueOn makes one whose broker is there.
-func openAvenueOn(t *testing.T, broker string, settings ...string) *avenue {
+// openAvenueOn makes one whose servers are there.
+func openAvenueOn(t *testing.T, postgres *servers.PostgresServer, broker string) *avenue {
 	t.Helper()
-	a := &avenue{postgres: servers.Postgres(t, append(settings, "fsync=on")...)}
+	a := &avenue{postgres: postgres}
 	for _, role := range shop.Roles() {
 		a.sql(t, "create database shop_"+role)
 	}
@@ -90,7 +90,7 @@ func TestKilledProcessesOnPostgresAndNATSLoseNothingAndDoubleNothing(t *testing.
 // leads the stream at that moment.
 func clusterLosesItsLeader(t *testing.T) {
 	cluster := servers.StartNATSCluster(t, &servers.NATSOptions{SyncAlways: true})
-	a := openAvenueOn(t, cluster.URL)
+	a := openAvenueOn(t, servers.Postgres(t, "fsync=on"), cluster.URL)
 	a.start()
 	var leader *servers.NATSServer
 	a.rounds(max(1, *killRounds/3), append(a.inhabitants(), victim{"the stream's leader",

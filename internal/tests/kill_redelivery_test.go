@@ -26,7 +26,7 @@ func redeliveryIsKilled(t *testing.T) {
 	}
 	p.check() // all of it is confirmed
 	var ordered struct{ Redelivery string }
-	p.json(&ordered, "events", "redeliver", "--db", p.database("order"), "--topic", "order-pay-done", "--rate", "20", "--why", "a test")
+	p.json(&ordered, "events", "redeliver", "--db", p.database("order"), "--topic", "order-pay-done", "--rate", "5", "--why", "a test")
 	sent := func() (sent int, finished bool) {
 		var jobs []struct {
 			ID         string

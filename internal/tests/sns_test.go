@@ -41,6 +41,7 @@ const tickKeys = 100
 // are refused, throttled, done twice, unanswered or half-heard, and 10 % of the batches fail in part: every event is
 // confirmed, has one effect in each consumer, in the order of its key.
 func TestHostileSNSLosesNothingAndDoublesNothing(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	seed := *snsSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())

@@ -18,10 +18,7 @@ import (
 	"github.com/pabal-go/pabal/shop"
 )
 
-var (
-	haltRounds = flag.Int("halt.rounds", 1, "how often each role stands still; a round takes a minute, and CI has time for one")
-	haltSeed   = flag.Uint64("halt.seed", 0, "seed of the order and the moments in which roles stand still; 0: another one each time")
-)
+var haltSeed = flag.Uint64("halt.seed", 0, "seed of the order and the moments in which roles stand still; 0: another one each time")
 
 const (
 	shortHold = 5 * time.Second  // for which the broker leaves a message to its receiver
@@ -44,7 +41,7 @@ func rolesStandStill(t *testing.T) {
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("seed %d: go test -run %s -halt.rounds %d -halt.seed %d", seed, t.Name(), *haltRounds, seed)
+	t.Logf("seed %d: go test -run %s -fault.rounds %d -halt.seed %d", seed, t.Name(), *faultRounds, seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	a := openAvenue(t, nil)
 	for _, p := range a.houses {
@@ -72,10 +69,10 @@ func rolesStandStill(t *testing.T) {
 	member := standstill{"member", func() []string { return a.owned("member") },
 		change("/members/still/profile", `{"name":"Still #","email":"still@example.com"}`)}
 	var all []*shop.Traffic
-	for round := range *haltRounds {
-		lasting := time.Minute
+	for round := range *faultRounds {
+		lasting := 30 * time.Second
 		if round == 0 {
-			lasting += 15 * time.Second // of a minute on status has something to name
+			lasting = 75 * time.Second // of a minute on status has something to name
 		}
 		load := shop.Load{For: lasting, Rate: 40, Seed: seed + uint64(round), Patience: 4 * time.Minute,
 			Concurrency: 64} // some wait for the member service; they are served before the next round

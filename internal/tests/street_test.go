@@ -79,11 +79,13 @@ func (s *street) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.heard.RoundTrip(r)
 }
 
-// during makes traffic for a while, does something in its midst, and answers what the traffic was when both have ended.
+// during makes traffic for a while, and for as long as what is done in its midst takes, and answers what the traffic was.
 func (s *street) during(load shop.Load, do func()) *shop.Traffic {
 	s.t.Helper()
 	before := len(s.heard.orders())
 	load.URL, load.Client = "http://shop", &http.Client{Transport: s, Timeout: 10 * time.Second}
+	least, enough := time.Now().Add(load.For), make(chan struct{})
+	load.For, load.Enough = time.Hour, enough
 	var traffic *shop.Traffic
 	var loading sync.WaitGroup
 	loading.Go(func() {
@@ -98,6 +100,8 @@ func (s *street) during(load shop.Load, do func()) *shop.Traffic {
 		stop = s.prices.change()
 	}
 	do()
+	pause(s.t.Context(), time.Until(least))
+	close(enough)
 	loading.Wait()
 	stop()
 	if traffic == nil {
@@ -204,17 +208,19 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
-// longest is how long something that has to happen may take, with ten shops side by side on two processors; most of it takes seconds.
+// longest is how long something that has to happen may take, with many shops side by side on two processors; most of it takes seconds.
 const longest = 90 * time.Second
 
 // until waits for something that has to happen.
-func until(t *testing.T, what string, is func() bool) {
+func until(t *testing.T, what string, is func() bool) { t.Helper(); untilWithin(t, longest, what, is) }
+
+func untilWithin(t *testing.T, most time.Duration, what string, is func() bool) {
 	t.Helper()
-	ticker := time.NewTicker(10 * time.Millisecond)
+	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(longest); !is(); <-ticker.C {
+	for deadline := time.Now().Add(most); !is(); <-ticker.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", longest, what)
+			t.Fatalf("not within %v: %s", most, what)
 		}
 	}
 }
