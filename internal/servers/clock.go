@@ -9,7 +9,8 @@ import (
 )
 
 // PostgresWithClock starts a PostgreSQL server whose clock is off: ahead of the machine's or, below 0, behind it. Only what tells
-// the time is off; waits are not. The environment names no other server here.
+// the time is off; waits are not. The environment names no other server here. It looks for no deadlock: that is done in a signal's handler,
+// which asks for the time, and libfaketime, which opens a file for it, is not made to be called there.
 func PostgresWithClock(t testing.TB, off time.Duration, settings ...string) *PostgresServer {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1") // the pattern is well-formed
@@ -19,7 +20,7 @@ func PostgresWithClock(t testing.TB, off time.Duration, settings ...string) *Pos
 	s := &PostgresServer{Process: newProcess(t)}
 	s.SetClock(off)
 	startPostgres(s, []string{"LD_PRELOAD=" + found[0], "FAKETIME_TIMESTAMP_FILE=" + s.clock(), "FAKETIME_NO_CACHE=1",
-		"FAKETIME_DONT_FAKE_MONOTONIC=1"}, settings)
+		"FAKETIME_DONT_FAKE_MONOTONIC=1"}, append([]string{"deadlock_timeout=1h"}, settings...))
 	return s
 }
 

@@ -22,7 +22,10 @@ import (
 	"time"
 )
 
-const startTime = time.Minute
+const (
+	startTime = time.Minute
+	lastWords = 4 << 10 // of a server whose test failed
+)
 
 // Process is a server that a test may kill, stop for a while and start again. Its methods are for the test's goroutine.
 type Process struct {
@@ -60,7 +63,12 @@ func newProcess(t testing.TB) *Process {
 func (p *Process) start(s spec) {
 	p.t.Helper()
 	p.spec = s
-	p.t.Cleanup(p.Kill)
+	p.t.Cleanup(func() {
+		p.Kill()
+		if said := p.Log(); p.t.Failed() && said != "" {
+			p.t.Logf("%s at port %d said at last:\n%s", s.name, p.Port, said[max(0, len(said)-lastWords):])
+		}
+	})
 	p.Start()
 }
 
