@@ -65,8 +65,10 @@ func (p *Process) start(s spec) {
 	p.spec = s
 	p.t.Cleanup(func() {
 		p.Kill()
-		if said := p.Log(); p.t.Failed() && said != "" {
-			p.t.Logf("%s at port %d said at last:\n%s", s.name, p.Port, said[max(0, len(said)-lastWords):])
+		// What an example or a whole binary starts has no test that failed.
+		if t, ok := p.t.(*testing.T); ok && t.Failed() && p.Log() != "" {
+			said := p.Log()
+			t.Logf("%s at port %d said at last:\n%s", s.name, p.Port, said[max(0, len(said)-lastWords):])
 		}
 	})
 	p.Start()

@@ -235,11 +235,11 @@ func producerStandsStill(t *testing.T) {
 			" || ' ' || crashes || ' ' || coalesce(last_error, '') from pabal_pending where "+where+" order by id")
 	}
 	traffic := a.during(shop.Load{For: 10 * time.Second, Rate: 40, Patience: 3 * time.Minute}, func() {
-		a.nats.Stop() // calls get no answer any more
-		until(t, "calls are in flight", func() bool { return len(pending("claims = 0")) > 20 })
+		a.nats.Stop()                                                                          // calls get no answer any more
+		until(t, "calls are in flight", func() bool { return len(pending("claims = 0")) > 3 }) // and none has ended: that takes seconds
 		order.halt()
 		until(t, "the relay has claimed everything", func() bool {
-			return len(pending("claims = 0")) == 0 && len(pending("true")) > 10
+			return len(pending("claims = 0")) == 0 && len(pending("true")) > 0
 		})
 		relay.halt() // so that whatever changes now is the order service's work
 		until(t, "the relay's last statement is over", func() bool {
