@@ -1,7 +1,9 @@
 package pabal
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -36,5 +38,31 @@ func TestJoiningBeginsWithTheSubscriptionAndNotWhenItIsNoted(t *testing.T) {
 	}
 	if ago := now.Sub(joined); ago < 20*time.Second || ago > 25*time.Second {
 		t.Errorf("joined %v before it was noted, 20 s after the subscription", ago)
+	}
+}
+
+// away is an inbox that answers nothing until the process that asks ends.
+type away struct {
+	driver.Inbox[int]
+	asked chan struct{}
+}
+
+func (a away) Read(ctx context.Context, _ driver.InboxQuery) (driver.InboxReading, error) {
+	close(a.asked)
+	<-ctx.Done()
+	return driver.InboxReading{}, ctx.Err()
+}
+
+// TestEndIsToldAsNoTrouble: what a process gives up because it was asked to end is none of its database's.
+func TestEndIsToldAsNoTrouble(t *testing.T) {
+	var said bytes.Buffer
+	c, _ := planned(driver.Loaded{Cursors: make([]driver.Cursor, 1), Waiting: make([][]driver.Row, 1), WaitingCount: make([]int, 1)})
+	c.house.o.Lease, c.house.log = time.Minute, slog.New(slog.NewTextHandler(&said, nil))
+	inbox := away{asked: make(chan struct{})}
+	c.inbox = inbox
+	ctx, end := context.WithCancel(t.Context())
+	go func() { <-inbox.asked; end() }()
+	if c.subscribed(ctx, c.house.w.Now()) || said.Len() > 0 {
+		t.Errorf("it said %s", &said)
 	}
 }

@@ -27,7 +27,8 @@ type MariaDB struct {
 type MariaDBOptions struct {
 	// Volatile does without fsync, for tests that kill no server.
 	Volatile bool
-	On       *Volume // where its data is; nil: in its own directory
+	// On is where its data is, which takes root: the server looks where links lead. nil: in its own directory.
+	On *Volume
 }
 
 // StartMariaDB starts a server of its own, with the default isolation of production, REPEATABLE READ, a binary log, and one
@@ -55,12 +56,9 @@ func KillableMariaDB(t testing.TB, o *MariaDBOptions) *MariaDB {
 	if o == nil {
 		o = &MariaDBOptions{}
 	}
-	data := filepath.Join(p.Dir, "data")
-	if o.On != nil {
-		data = filepath.Join(o.On.Dir, "data")
-	}
 	s := spec{name: "MariaDB", user: "mysql", on: o.On}
 	p.spec = s
+	data := p.data()
 	// A server that starts deletes what others have left in its directory of temporary tables, so each has its own.
 	temporary := "--tmpdir=" + p.Dir
 	install := p.command("mariadb-install-db", "--no-defaults", "--datadir="+data, temporary,

@@ -50,10 +50,7 @@ func startPostgres(s *PostgresServer, env, settings []string) {
 	p, t := s.Process, s.t
 	t.Helper()
 	bin := postgresBin(t)
-	data := filepath.Join(p.Dir, "data")
-	if v := p.spec.on; v != nil {
-		data = filepath.Join(v.Dir, "data")
-	}
+	data := p.data()
 	settings = append([]string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(p.Port), "unix_socket_directories=" + p.Dir, "fsync=off",
 		"max_connections=300", "max_prepared_transactions=10", "dynamic_shared_memory_type=mmap",

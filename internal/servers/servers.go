@@ -45,7 +45,7 @@ type spec struct {
 	user  string // that it runs as where the test is root; "": the test's own
 	env   []string
 	args  []string // args[0] is the program
-	on    *Volume  // that its process is within; nil: none
+	on    *Volume  // where its data is; nil: in its directory
 	ready func(ctx context.Context) error
 }
 
@@ -109,13 +109,25 @@ func (p *Process) Restart() error {
 func (p *Process) command(args ...string) *exec.Cmd {
 	p.t.Helper()
 	as := p.credential()
-	if p.spec.on != nil {
+	if p.spec.on != nil && as != nil {
 		args, as = append(p.spec.on.within(as), args...), nil
 	}
 	c := exec.Command(args[0], args[1:]...)
 	c.Dir = p.Dir
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
 	return c
+}
+
+// data is the directory of the server's data, as its process sees it.
+func (p *Process) data() string {
+	switch v := p.spec.on; {
+	case v == nil:
+		return filepath.Join(p.Dir, "data")
+	case os.Getuid() != 0:
+		return filepath.Join(v.Root, "data") // within it would be root, as which database servers do not run
+	default:
+		return filepath.Join(v.Dir, "data")
+	}
 }
 
 // credential is the server's user, to whom its directories are given; nil: the test's own.

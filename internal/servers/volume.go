@@ -46,10 +46,10 @@ func (v *Volume) Within() []string { return v.within(nil) }
 
 func (v *Volume) within(as *syscall.Credential) []string {
 	args := []string{"nsenter", "--target", strconv.Itoa(v.holder.PID()), "--mount"}
-	switch {
-	case os.Getuid() != 0:
+	if os.Getuid() != 0 {
 		args = append(args, "--user", "--preserve-credentials")
-	case as != nil:
+	}
+	if as != nil {
 		args = append(args, "--setgid", strconv.Itoa(int(as.Gid)), "--setuid", strconv.Itoa(int(as.Uid)))
 	}
 	return args

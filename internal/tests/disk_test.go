@@ -32,17 +32,18 @@ func alone(t *testing.T, binary, dir, db, broker string) *street {
 func diskOfTheEmbeddedBrokerIsFull(t *testing.T) {
 	volume := servers.SmallVolume(t, 24)
 	s := alone(t, buildBinary(t), t.TempDir(), "", "embedded:"+filepath.Join(volume.Root, "nats"))
-	before := 0
+	named := false
 	traffic := s.eachRound(shop.Load{For: 20 * time.Second, Rate: 10, Patience: time.Minute}, func() {
+		before := s.times(startedAgain)
 		volume.Fill()
-		if before == 0 {
-			s.names(2*time.Minute, "order", notAccepted, 3)
-		} else {
+		if named {
 			pause(t.Context(), 15*time.Second)
+		} else { // that takes a minute
+			s.names(2*time.Minute, "order", notAccepted, 3)
+			named = true
 		}
 		volume.Empty()
 		s.saysAgain(startedAgain, before)
-		before++
 	})
 	for _, round := range traffic {
 		if round.Repeated > 0 {

@@ -20,7 +20,7 @@ import (
 var (
 	brokerAway   = flag.Duration("fault.broker", 75*time.Second, "how long the broker is away; status names an event that is late after a minute")
 	databaseAway = flag.Duration("fault.database", 15*time.Second, "how long the database is away")
-	faultMariaDB = flag.Bool("fault.mariadb", false, "fill the disk of MariaDB too, which now and then ends of it and, once in a while, cannot read its files then")
+	faultMariaDB = flag.Bool("fault.mariadb", false, "fill the disk of MariaDB too, as root; it now and then ends of that and, once in a while, cannot read its files then")
 	faultRounds  = flag.Int("fault.rounds", 3, "how often each role stands still, and each disk is full; a round takes a minute or more")
 )
 
@@ -235,8 +235,9 @@ func producerStandsStill(t *testing.T) {
 			" || ' ' || crashes || ' ' || coalesce(last_error, '') from pabal_pending where "+where+" order by id")
 	}
 	traffic := a.during(shop.Load{For: 10 * time.Second, Rate: 40, Patience: 3 * time.Minute}, func() {
-		a.nats.Stop()                                                                          // calls get no answer any more
-		until(t, "calls are in flight", func() bool { return len(pending("claims = 0")) > 3 }) // and none has ended: that takes seconds
+		// Calls get no answer any more; when the process is halted, none has ended, which takes seconds.
+		a.nats.Stop()
+		until(t, "calls are in flight", func() bool { return len(pending("claims = 0")) > 3 })
 		order.halt()
 		until(t, "the relay has claimed everything", func() bool {
 			return len(pending("claims = 0")) == 0 && len(pending("true")) > 0

@@ -179,7 +179,8 @@ func hostilities() []*work {
 			commands: func(_ uint64, n int) []command {
 				broker, database := max(75*time.Second, time.Duration(n)*time.Minute), time.Duration(n)*12*time.Second
 				return one(0, n, "go", "test", "./internal/tests", "-run=FaultsEnd", "-v", "-timeout=1h", "-count=1",
-					"-fault.broker="+broker.String(), "-fault.database="+database.String(), "-fault.rounds="+strconv.Itoa(n), "-fault.mariadb")
+					"-fault.broker="+broker.String(), "-fault.database="+database.String(), "-fault.rounds="+strconv.Itoa(n),
+					"-fault.mariadb="+strconv.FormatBool(os.Getuid() == 0))
 			},
 		},
 	}
