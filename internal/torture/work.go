@@ -146,7 +146,7 @@ func hostilities() []*work {
 			share: 0.04, least: time.Minute, guess: 1. / 10, most: 20,
 			amount: func(_, rounds int) int { return max(1, rounds/5) },
 			commands: func(first uint64, n int) []command {
-				return one(first, n, "go", "test", "./internal/tests", "-run=TestHostileSNS", "-v", "-timeout=1h", "-sns.patience=30m",
+				return one(first, n, "go", "test", "./internal/tests", "-run=TestHostileSNS", "-v", "-timeout=1h",
 					"-sns.seed="+strconv.FormatUint(first, 10), "-sns.events="+strconv.Itoa(n)+"000")
 			},
 		},
