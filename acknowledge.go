@@ -67,8 +67,8 @@ func (c *Consumer[X]) runHeartbeat(ctx context.Context) {
 		call, cancel := h.w.Deadline(ctx, h.limits.Hold/3+time.Second)
 		lost, err := h.broker.Extend(call, c.name, deliveries, h.limits.Hold)
 		cancel()
-		if err != nil && ctx.Err() == nil {
-			h.log.Warn("messages could not be kept", "consumer", c.name, "messages", len(held), "err", err)
+		if err != nil {
+			h.warn(ctx, "messages could not be kept", "consumer", c.name, "messages", len(held), "err", err)
 		}
 		c.lose(held, lost)
 	}

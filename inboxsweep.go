@@ -49,8 +49,8 @@ func (c *Consumer[X]) runSweep(ctx context.Context) {
 		h.mu.Unlock()
 		if room > 0 && !(alone && busy) {
 			rows, err := c.dueNow(ctx, min(room, successorsMax), busy)
-			if err != nil && ctx.Err() == nil {
-				h.log.Warn("inbox cannot be swept, trying again", "consumer", c.name, "err", err)
+			if err != nil {
+				h.warn(ctx, "inbox cannot be swept, trying again", "consumer", c.name, "err", err)
 			}
 			if err == nil && len(rows) > 0 {
 				alone = rows[len(rows)-1].Started > startedAlone

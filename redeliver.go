@@ -50,8 +50,8 @@ func (r *redeliverer) run(ctx context.Context) {
 			if job.Finished || job.LeaseUntil.After(reading.Now) && job.Owner != r.owner {
 				continue
 			}
-			if err := r.work(ctx, job); err != nil && ctx.Err() == nil {
-				r.log.Warn("redelivery interrupted, trying again", "job", job.ID, "err", err)
+			if err := r.work(ctx, job); err != nil {
+				r.warn(ctx, "redelivery interrupted, trying again", "job", job.ID, "err", err)
 			}
 		}
 	}
@@ -85,8 +85,10 @@ func (r *redeliverer) work(ctx context.Context, job driver.Job) error {
 		}
 		if len(page.Events) == 0 {
 			job.Finished, job.LastError = true, ""
-			_, err := r.save(ctx, &job)
-			r.log.Info("redelivery is done", "job", job.ID, "events", job.Sent)
+			mine, err := r.save(ctx, &job)
+			if mine {
+				r.log.Info("redelivery is done", "job", job.ID, "events", job.Sent)
+			}
 			return err
 		}
 		sent, err := r.send(ctx, &job, &spec, page, last, &due)

@@ -109,8 +109,8 @@ func (r *republisher) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		more, err := r.sweep(ctx)
 		pause := r.o.Sweep - time.Duration(r.w.Rand()%uint64(r.o.Sweep/4))
-		if err != nil && ctx.Err() == nil {
-			r.log.Warn("sweep failed, trying again", "err", err)
+		if err != nil {
+			r.warn(ctx, "sweep failed, trying again", "err", err)
 		}
 		if more && err == nil {
 			pause = 5 * time.Millisecond // room for others; the lanes are filling
