@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -75,7 +78,7 @@ func usage(format string, args ...any) error {
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilInterrupted()
 	defer stop()
 	var c commands
 	parser, err := kong.New(&c, kong.Name("pabal"), kong.Vars{"log": "warn", "brokers": brokerForms(), "databases": databaseForms()}, kong.UsageOnError(),
@@ -112,9 +115,25 @@ func run(args []string) int {
 		}
 		return e.code
 	default:
-		fmt.Fprintln(os.Stderr, "pabal:", err)
+		fmt.Fprintln(os.Stderr, "pabal:", failure(ctx, err))
 		return exitFailed
 	}
+}
+
+// untilInterrupted is a context that the first interrupt ends. The second ends the process.
+func untilInterrupted() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// failure is what an error says, without what an interrupt has cut off.
+func failure(ctx context.Context, err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	if ctx.Err() != nil {
+		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasSuffix(line, context.Canceled.Error()) })
+	}
+	return cmp.Or(strings.Join(lines, "\n"), "interrupted")
 }
 
 type versionCommand struct{}

@@ -31,7 +31,7 @@ import (
 var update = flag.Bool("update", false, "rewrite what the scripts compare with")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pabal": func() { os.Exit(run(os.Args[1:])) }})
+	testscript.Main(m, map[string]func(){"pabal": func() { os.Exit(run(os.Args[1:])) }, "lingers": linger})
 }
 
 func TestScript(t *testing.T) { runScripts(t, "testdata/script", nil) }
