@@ -64,7 +64,7 @@ func (n *NATSServer) file() string { return filepath.Join(n.Dir, "nats.conf") }
 // Configure replaces the further settings, from the next Start on.
 func (n *NATSServer) Configure(settings ...string) {
 	n.t.Helper()
-	interval := "2m" // the server's own default
+	interval := `"2m"` // the server's own default; without quotes it is two million seconds
 	if n.sync {
 		interval = "always"
 	}
