@@ -1,7 +1,11 @@
 package pabal
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,5 +87,37 @@ func TestRedeliveryIsHandedOverThoughAPageWasBeingRead(t *testing.T) {
 	_ = (&redeliverer{house: p.house, publisher: p}).work(ctx, driver.Job{Spec: Redelivery{Topic: "paid", Rate: 1}.encode()})
 	if len(s.leases) != 2 || s.leases[1] != 0 {
 		t.Errorf("saved for %v", s.leases)
+	}
+}
+
+// sent is a store whose events are all sent; of the job's end it answers as it is told.
+type sent struct {
+	ledger
+	mine int
+	err  error
+}
+
+func (s sent) Tend(_ context.Context, c driver.Chore) (int, error) {
+	if c.Job.Finished {
+		return s.mine, s.err
+	}
+	return 1, nil
+}
+
+func (sent) Read(context.Context, driver.Query) (driver.Reading, error) { return driver.Reading{}, nil }
+
+func TestRedeliveryIsDoneOnceThatIsSaved(t *testing.T) {
+	away := errors.New("database is away")
+	for _, c := range []struct {
+		sent
+		want bool
+	}{{sent{mine: 1}, true}, {sent{err: away}, false}, {sent{}, false}} {
+		var said bytes.Buffer
+		p := testPublisher(t, Options{})
+		p.house.store, p.house.log = c.sent, slog.New(slog.NewTextHandler(&said, nil))
+		err := (&redeliverer{house: p.house, publisher: p}).work(t.Context(), driver.Job{Spec: Redelivery{Topic: "paid", Rate: 1}.encode()})
+		if !errors.Is(err, c.err) || strings.Contains(said.String(), "redelivery is done") != c.want {
+			t.Errorf("saved %d, %v: %v, and it said %q", c.mine, c.err, err, &said)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -120,10 +121,13 @@ func run(args []string) int {
 	}
 }
 
-// untilInterrupted is a context that the first interrupt ends. The second ends the process.
+// oneInterrupt is how long interrupts count as one: who supervises a process often passes on what a terminal has sent it already.
+const oneInterrupt = time.Second
+
+// untilInterrupted is a context that the first interrupt ends. A later one ends the process.
 func untilInterrupted() (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(oneInterrupt, stop) })
 	return ctx, stop
 }
 

@@ -83,8 +83,14 @@ func (c *shopCommand) Run(a *app) error {
 	ctx, stop := context.WithCancel(a.ctx)
 	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- h.run(ctx, listener) }()
-	if err := h.ready(ctx, done); err != nil {
+	go func() {
+		defer stop() // nobody waits for what has ended
+		done <- h.run(ctx, listener)
+	}()
+	if err := h.ready(ctx); err != nil { // it ends before it was open, which only traffic fails for
+		if ended := <-done; ended != nil || c.Load == "" {
+			return ended
+		}
 		return err
 	}
 	c.greet(a, address)
@@ -270,7 +276,7 @@ func (h *house) run(ctx context.Context, listener net.Listener) error {
 		start(func() error { return service.Run(clients) })
 	}
 	start(func() error {
-		if h.ready(clients, nil) != nil {
+		if h.ready(clients) != nil {
 			return nil //nolint:nilerr // it ends before it was open, for a reason that another part tells
 		}
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -296,24 +302,13 @@ func (h *house) run(ctx context.Context, listener net.Listener) error {
 }
 
 // ready waits until every queue is subscribed: what is published before would reach nobody.
-func (h *house) ready(ctx context.Context, done <-chan error) error {
-	ready := make(chan error, 1)
-	go func() {
-		var err error
-		for _, client := range h.clients {
-			err = errors.Join(err, client.Ready(ctx))
+func (h *house) ready(ctx context.Context) error {
+	for _, client := range h.clients {
+		if err := client.Ready(ctx); err != nil {
+			return err
 		}
-		ready <- err
-	}()
-	select {
-	case err := <-ready:
-		return err
-	case err := <-done:
-		if err == nil {
-			err = ctx.Err()
-		}
-		return err
 	}
+	return nil
 }
 
 func (h *house) close() {
